@@ -1,0 +1,1 @@
+"""Train sparse neural networks in PyTorch."""
