@@ -1,1 +1,43 @@
-"""Train sparse neural networks in PyTorch."""
+"""Train sparse neural networks in PyTorch: prune, regrow, run.
+
+Attach a method to any loop in two lines::
+
+    import sparsetrain as st
+
+    method = st.methods.static(sparsity=0.9)
+    sparsifier = st.Sparsifier(model, optimizer, method)
+"""
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from . import criteria as criteria
+from . import distributions as distributions
+from . import masks as masks
+from . import methods as methods
+from . import schedules as schedules
+from .art import ART as ART
+from .batchnorm import recalibrate_batchnorm_ as recalibrate_batchnorm_
+from .prune import prune as prune
+from .regularizers import L1 as L1
+from .regularizers import L2 as L2
+from .regularizers import HyperSparse as HyperSparse
+from .selection import select as select
+from .sparsifier import Sparsifier as Sparsifier
+from .types import Method as Method
+from .types import View as View
+
+if TYPE_CHECKING:
+    from . import data as data
+    from . import models as models
+
+__version__ = "0.1.0.dev0"
+
+_LAZY = ("data", "models")  # the networks and data sets cost nothing until they are asked for
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LAZY:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,86 @@
+"""One-shot pruning: scores in, exact masks out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from . import criteria, distributions
+from . import masks as mask_algebra
+from .selection import Patterns, select
+from .types import Criterion, Masks, View
+
+Scope: TypeAlias = Literal["global", "layer"]
+
+
+def keep_largest(scores: Mapping[str, Tensor], sparsity: float, scope: Scope = "global") -> Masks:
+    """Masks that keep exactly `kept(N, sparsity)` of the N positions, those with the largest scores.
+
+    Args:
+        scores: name -> score, any shape.
+        sparsity: fraction of zeros, 0 <= sparsity < 1.
+        scope: rank all layers together, or give each layer the same sparsity (integers by
+            largest remainder under the exact total).
+    Raises:
+        ValueError: sparsity or scope out of range, or a NaN score.
+    """
+    if scope == "global":
+        total = sum(score.numel() for score in scores.values())
+        return mask_algebra.keep_global(scores, mask_algebra.kept(total, sparsity))
+    if scope != "layer":
+        raise ValueError(f"scope must be 'global' or 'layer', got {scope!r}")
+    shapes = {name: tuple(score.shape) for name, score in scores.items()}
+    return mask_algebra.keep_layerwise(scores, distributions.uniform(shapes, sparsity))
+
+
+@torch.no_grad()
+def prune(
+    model: nn.Module,
+    sparsity: float,
+    criterion: Literal["magnitude", "random", "gradient", "taylor"] | Criterion = "magnitude",
+    scope: Scope = "global",
+    *,
+    include: Patterns = None,
+    exclude: Patterns = None,
+    seed: int = 0,
+) -> Masks:
+    """Zero all but the best-scored weights of a model, in place, in one shot.
+
+    Fine-tune the result with `st.Sparsifier(model, optimizer, st.methods.static(masks=masks))`.
+
+    Args:
+        model: any module; only its selected weights change.
+        sparsity: fraction of zeros over the selected weights, 0 <= sparsity < 1.
+        criterion: a name, or a function from a View to scores; `gradient` and `taylor` read
+            `p.grad`, so run a backward first.
+        scope: rank all layers together or each by itself.
+        include: patterns of `st.select`.
+        exclude: patterns of `st.select`.
+        seed: of the random criterion.
+    Returns:
+        name -> bool mask, exactly `kept(N, sparsity)` True in total.
+    Raises:
+        ValueError: nothing is prunable, or an argument is out of range; the model is unchanged.
+    """
+    parameters = select(model, include, exclude)
+    score = getattr(criteria, criterion, None) if isinstance(criterion, str) else criterion
+    if score is None or criterion not in ("magnitude", "random", "gradient", "taylor") and isinstance(
+        criterion, str
+    ):
+        raise ValueError(
+            f"criterion must be magnitude, random, gradient, taylor or a function, got {criterion!r}"
+        )
+    view = View(
+        step=0,
+        weights={name: p.detach() for name, p in parameters.items()},
+        grads={name: p.grad for name, p in parameters.items() if p.grad is not None},
+        momenta={},
+        generator=torch.Generator().manual_seed(seed),
+    )
+    masks = keep_largest(score(view), sparsity, scope)
+    for name, parameter in parameters.items():
+        parameter.mul_(masks[name])
+    return masks

@@ -1,0 +1,290 @@
+"""HyperSparse, L1 and L2: penalties on all prunable weights, with closed-form gradients."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeAlias, cast, overload, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from . import masks
+from .kernels import regularizer as kernel
+from .kernels.order import kth_smallest_magnitude
+
+Weights: TypeAlias = Mapping[str, Tensor] | Sequence[Tensor]
+"""The prunable weights, ranked together; a tensor that two layers share is given once."""
+
+Grads: TypeAlias = Mapping[str, Tensor | None] | Sequence[Tensor | None]
+"""One gradient a weight; None for a weight that is ranked but not moved."""
+
+
+@runtime_checkable
+class Regularizer(Protocol):
+    """A penalty on the weights, usable in either of the two published ways.
+
+    "Method 1" adds `strength * loss(weights)` to the training loss; "method 2" adds
+    `strength * grad(weights)` to the gradients after `backward()`. Both move the weights alike.
+    """
+
+    def loss(self, weights: Weights) -> Tensor:
+        """A 0-d tensor whose gradient is `grad(weights)`."""
+        ...
+
+    @overload
+    def grad(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+    @overload
+    def grad(self, weights: Sequence[Tensor]) -> list[Tensor]: ...
+    def grad(self, weights: Weights) -> dict[str, Tensor] | list[Tensor]:
+        """The closed-form gradient, a tensor for each weight."""
+        ...
+
+    def add_grad_(self, weights: Weights, grads: Grads, scale: float | Tensor) -> None:
+        """Add `scale` times the closed-form gradient to `grads`, in place."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What one pass over all weights found, and how to add the gradient that follows from it."""
+
+    total: kernel.Scalar  # not finite exactly where a weight is not
+    value: kernel.Scalar
+    add_: Callable[[Sequence[Tensor], kernel.Grads, kernel.Scalar], None]
+
+
+class _ClosedForm(ABC):
+    """Checks, structure and autograd around a measurement and an in-place closed form."""
+
+    def loss(self, weights: Weights) -> Tensor:
+        """The penalty as a term of the training loss ("method 1").
+
+        Args:
+            weights: name -> tensor or a sequence of tensors, ranked together; float32, float64,
+                bfloat16 or float16 of any shapes and strides, on one device.
+
+        Returns:
+            A 0-d tensor, float64 if any weight is, else float32. `backward()` gives each weight
+            the closed-form gradient; there is no second derivative.
+
+        Raises:
+            ValueError: no weights, or weights of two devices.
+            TypeError: a weight is not a dense floating-point tensor.
+            FloatingPointError: a weight on CPU is NaN or infinite (elsewhere NaN is passed on, so
+                that nothing waits for the device).
+        """
+        names, tensors = _listed(weights)
+        measured = _measure(self, names, [w.detach() for w in tensors])
+        dtype = kernel.compute_dtype([w.dtype for w in tensors])
+        return cast(Tensor, _Loss.apply(measured, dtype, *tensors))
+
+    @overload
+    def grad(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+    @overload
+    def grad(self, weights: Sequence[Tensor]) -> list[Tensor]: ...
+    def grad(self, weights: Weights) -> dict[str, Tensor] | list[Tensor]:
+        """The closed-form gradient ("method 2"), to be added to the gradients after `backward()`.
+
+        Args:
+            weights: as for `loss`.
+
+        Returns:
+            A tensor of the shape, dtype, device and memory format of each weight: a dict for a
+            mapping, a list for a sequence.
+
+        Raises:
+            ValueError, TypeError, FloatingPointError: as for `loss`.
+        """
+        names, tensors = _listed(weights)
+        values = [w.detach() for w in tensors]
+        grads = [torch.zeros_like(w) for w in values]
+        _measure(self, names, values).add_(values, grads, 1.0)
+        return dict(zip(names, grads, strict=True)) if isinstance(weights, Mapping) else grads
+
+    def add_grad_(self, weights: Weights, grads: Grads, scale: float | Tensor) -> None:
+        """Add `scale` times the closed-form gradient to `grads`, in place: the fast path.
+
+        Args:
+            weights: as for `loss`.
+            grads: the same structure; None for a weight that is ranked but not moved.
+            scale: the strength; a 0-d tensor on the weights' device is not read back.
+
+        Raises:
+            ValueError: names, number, shape or device of `grads` differ from the weights'; also
+                as for `loss`.
+            TypeError, FloatingPointError: as for `loss`; `grads` are then unchanged.
+        """
+        names, tensors = _listed(weights)
+        targets = _matched(names, tensors, weights, grads)
+        values = [w.detach() for w in tensors]
+        with torch.no_grad():
+            _measure(self, names, values).add_(values, targets, scale)
+
+    @abstractmethod
+    def _measure(self, weights: Sequence[Tensor]) -> _Measured:
+        """One pass over all weights, which are detached and checked."""
+
+
+@dataclass(frozen=True)
+class HyperSparse(_ClosedForm):
+    """Push the weights below the pruning border to zero and leave those above it alone.
+
+    With S = sum |w|, A = sum tanh(s|w|), the border |w|_(k) of 0-based rank k = floor(sparsity * n)
+    among all n weights and s = 0.6585 / border, the gradient is
+    sign(w) * s * sech^2(s|w|) * S / A: steepest next to zero, two thirds of that at the border.
+    It does not change when all weights are scaled by one factor.
+
+    The value of `loss` is 0, as published (up to rounding there): it only carries a gradient, so
+    there is no use in logging it or in differentiating it numerically.
+
+    A border of 0 (more zeros than the sparsity asks for) gives a zero gradient. The gradient next
+    to zero is unbounded as the weights concentrate on few places.
+
+    Args:
+        sparsity: fraction of weights to be pruned later, 0 <= sparsity < 1.
+
+    Raises:
+        ValueError: sparsity not in [0, 1).
+
+    Source: Glandorf et al. 2023, HyperSparse Neural Networks, arXiv 2308.07163, and its code
+        (loss/HyperSparse.py). Deviates: k in decimal arithmetic (0.29 * 100 is 29), an order
+        statistic instead of a sort, a defined border of 0.
+    """
+
+    sparsity: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sparsity", masks.check_sparsity(self.sparsity))
+
+    def _measure(self, weights: Sequence[Tensor]) -> _Measured:
+        n = sum(w.numel() for w in weights)
+        rank = n - masks.kept(n, self.sparsity)
+        dtypes = {w.dtype for w in weights}
+        if len(dtypes) > 1:  # mixed precision: one copy, so that one ranking spans all of them
+            wide = kernel.compute_dtype(list(dtypes))
+            border = kth_smallest_magnitude([w.to(wide) for w in weights], rank)
+        else:
+            border = kth_smallest_magnitude(weights, rank)
+        slope = kernel.hypersparse_slope(weights, border)
+        zero = slope.total - slope.total  # NaN where the weights are not finite
+        return _Measured(slope.total, zero, partial(kernel.add_hypersparse_, slope=slope))
+
+
+@dataclass(frozen=True)
+class L1(_ClosedForm):
+    """Sum of |w| over all weights; gradient sign(w), 0 at 0."""
+
+    def _measure(self, weights: Sequence[Tensor]) -> _Measured:
+        total = kernel.sum_magnitudes(weights)
+        return _Measured(total, total, kernel.add_sign_)
+
+
+@dataclass(frozen=True)
+class L2(_ClosedForm):
+    """Sum of w^2 over all weights, without a factor 1/2; gradient 2w."""
+
+    def _measure(self, weights: Sequence[Tensor]) -> _Measured:
+        total = kernel.sum_squares(weights)
+        return _Measured(total, total, kernel.add_double_)
+
+
+class _Loss(torch.autograd.Function):
+    """The penalty without a graph over the weights: only two numbers wait for `backward`."""
+
+    @staticmethod
+    def forward(ctx: Any, measured: _Measured, dtype: torch.dtype, *weights: Tensor) -> Tensor:
+        ctx.measured = measured
+        ctx.save_for_backward(*weights)
+        return torch.as_tensor(measured.value, dtype=dtype, device=weights[0].device)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        weights: tuple[Tensor, ...] = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[2:]
+        grads = [
+            torch.zeros_like(w) if want else None for w, want in zip(weights, wanted, strict=True)
+        ]
+        ctx.measured.add_([w.detach() for w in weights], grads, grad_outputs[0])
+        return None, None, *grads
+
+
+def _measure(
+    regularizer: _ClosedForm, names: Sequence[str], tensors: Sequence[Tensor]
+) -> _Measured:
+    measured = regularizer._measure(tensors)
+    if isinstance(measured.total, float) and not math.isfinite(measured.total):
+        for name, tensor in zip(names, tensors, strict=True):
+            if not bool(torch.isfinite(tensor).all()):
+                raise FloatingPointError(
+                    f"weights[{name}] holds NaN or infinite values; lower the learning rate or the "
+                    "regulariser's strength, or go back to a checkpoint before this step."
+                )
+    return measured
+
+
+def _listed(weights: Weights) -> tuple[list[str], list[Tensor]]:
+    """Names for messages, and the tensors, checked."""
+    if isinstance(weights, Tensor):
+        raise TypeError(
+            "weights must be a sequence or mapping of tensors, got one tensor; pass [w]."
+        )
+    if isinstance(weights, Mapping):
+        names, tensors = [repr(name) for name in weights], list(weights.values())
+    else:
+        tensors = list(weights)
+        names = [str(i) for i in range(len(tensors))]
+    for name, tensor in zip(names, tensors, strict=True):
+        _check_weight(name, tensor, tensors[0])
+    if not any(w.numel() for w in tensors):
+        raise ValueError(
+            f"weights must hold at least one value, got {len(tensors)} tensors with none; pass the "
+            "prunable weights, for example sparsetrain.select(model)."
+        )
+    return names, tensors
+
+
+def _check_weight(name: str, weight: Tensor, first: Tensor) -> None:
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weights[{name}] must be a tensor, got {type(weight).__name__}.")
+    if not weight.is_floating_point() or weight.layout is not torch.strided:
+        raise TypeError(
+            f"weights[{name}] must be a dense floating-point tensor, got {weight.dtype} with "
+            f"layout {weight.layout}; leave it out or convert it with .float()."
+        )
+    if weight.device != first.device:
+        raise ValueError(
+            f"weights must lie on one device, got {first.device} and {weight.device} for "
+            f"weights[{name}]; move them to one device first."
+        )
+
+
+def _matched(
+    names: Sequence[str], tensors: Sequence[Tensor], weights: Weights, grads: Grads
+) -> list[Tensor | None]:
+    """The gradients in the order of the weights, checked."""
+    if isinstance(weights, Mapping) != isinstance(grads, Mapping):
+        raise ValueError("grads must be a mapping where weights is one, and a sequence where not.")
+    if isinstance(weights, Mapping) and isinstance(grads, Mapping):
+        if missing := [name for name in weights if name not in grads]:
+            raise ValueError(f"grads has no {missing[0]!r}; give every weight a gradient or None.")
+        listed = [grads[name] for name in weights]
+    else:
+        listed = list(cast(Sequence[Tensor | None], grads))
+    if len(listed) != len(tensors) or len(grads) != len(tensors):
+        raise ValueError(
+            f"grads must have one entry for each of the {len(tensors)} weights, got {len(grads)}; "
+            "use None for a weight that is not moved."
+        )
+    for name, weight, grad in zip(names, tensors, listed, strict=True):
+        if grad is not None and (grad.shape != weight.shape or grad.device != weight.device):
+            raise ValueError(
+                f"grads[{name}] must have the weight's shape {tuple(weight.shape)} and device "
+                f"{weight.device}, got {tuple(grad.shape)} on {grad.device}."
+            )
+    return listed

@@ -1,0 +1,129 @@
+"""Every setting of a run, as one tree of frozen dataclasses.
+
+On the command line and in a YAML file the tree is flat: each name below occurs once, so `--lr 0.1`
+and `lr: 0.1` need no section. The defaults are the demo: `recipes/demo.yaml` spells them out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .options import ArtOptions as ArtOptions
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is learned from."""
+
+    dataset: str = "digits"
+    """A name that `sparsetrain datasets` lists, or a folder of images by class."""
+    data_dir: Path | None = None
+    """Where data sets lie or are downloaded to; None is the user's cache folder."""
+    download: bool = True
+    """Fetch what is missing."""
+    validation: float = 0.1
+    """Share of the training set held out to select by; 0 trains on all of it."""
+    split_seed: int = 0
+    """Seed of that split, apart from the run's, so that seeds are compared on the same images."""
+    crop_padding: int | None = None
+    """Pixels padded before the random crop; None is the data set's own."""
+    padding_mode: Literal["zero", "reflect"] | None = None
+    """What is padded with; None is the data set's own."""
+    flip: bool | None = None
+    """Random left-right flips; None is the data set's own."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What learns."""
+
+    model: str = "resnet8"
+    """A name that `sparsetrain models` lists."""
+    width: int | None = None
+    """Width factor of the network; None is the model's own."""
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """How the mask is chosen; the method's own options stand in a group of their own."""
+
+    method: str = "art"
+    """A name that `sparsetrain methods` lists."""
+    sparsity: float = 0.9
+    """Fraction of prunable weights that end as zeros, in [0, 1)."""
+    compat: Literal["none", "paper"] = "none"
+    """paper: train on the full training set and read the test set every epoch, as the source did."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How long, how fast."""
+
+    epochs: int = 40
+    """Total of all phases."""
+    batch_size: int = 64
+    """Images a step."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """The update rule."""
+    lr: float = 0.1
+    """Learning rate at the start of every phase."""
+    momentum: float = 0.9
+    """SGD's momentum."""
+    nesterov: bool = False
+    """Nesterov's form of it."""
+    weight_decay: float = 1e-4
+    """Decay of every parameter, batch norm and biases included."""
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    """Learning rate over the last phase; earlier phases keep `lr`."""
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    """Fractions of the phase at which the step schedule decays."""
+    lr_decay: float = 0.1
+    """Factor at each milestone."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where, how exactly, and what is kept."""
+
+    seed: int = 0
+    """Seed of the initial weights, the order of the images and their augmentation."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 where the device computes in it, else fp32."""
+    channels_last: bool = True
+    """Memory layout that convolutions prefer."""
+    deterministic: bool = False
+    """Bit-identical repeats on a GPU too, at some speed."""
+    out: Path | None = None
+    """Run folder; None is runs/ and a name made of the settings."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto: continue a folder that has the same settings; never: refuse one that exists."""
+    keep: int = 2
+    """Checkpoints kept, newest first."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run, whole.
+
+    Attributes:
+        options: the method's own options, an instance of `options.options_type(method)`.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sparse: MethodConfig = field(default_factory=MethodConfig)
+    options: Any = field(default_factory=ArtOptions)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+SECTIONS = ("data", "model", "sparse", "options", "optim", "run")
+
+# Where a run lies and how it is watched; two runs that differ only here are the same run.
+NOT_IDENTITY = frozenset({"data_dir", "download", "out", "resume", "keep"})

@@ -1,0 +1,92 @@
+"""Where a run computes and in what precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .config import RunConfig
+from .errors import BadInput
+
+
+@dataclass(frozen=True)
+class Place:
+    """A device, and the number format of forward and backward passes on it."""
+
+    device: torch.device
+    bf16: bool
+    channels_last: bool
+
+    def autocast(self) -> torch.autocast:
+        """The context that forward passes run in."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+    def __str__(self) -> str:
+        return f"{self.device} {'bf16' if self.bf16 else 'fp32'}"
+
+
+def place(run: RunConfig) -> Place:
+    """Turn `device` and `precision`, "auto" included, into what this machine has.
+
+    Raises:
+        BadInput: the device is not there, or is no device.
+    """
+    device = _device(run.device)
+    bf16 = _has_bf16(device) if run.precision == "auto" else run.precision == "bf16"
+    return Place(device, bf16, run.channels_last)
+
+
+def device_name(device: torch.device) -> str:
+    """The hardware's own name, for the record."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = _cpuinfo().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in info if line.startswith("model name")]
+    return names[0] if names else device.type
+
+
+@contextmanager
+def determinism(enabled: bool) -> Iterator[None]:
+    """Deterministic kernels inside, the earlier setting afterwards."""
+    before = torch.are_deterministic_algorithms_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(enabled or before, warn_only=True)
+    torch.backends.cudnn.benchmark = not enabled
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BadInput(f"device must be auto, cpu or cuda[:N], got {name!r}.") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise BadInput(f"device {name!r} is not there: torch sees {count} CUDA GPUs here.")
+    elif device.type != "cpu":
+        raise BadInput(f"device must be auto, cpu or cuda[:N], got {name!r}.")
+    return device
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return "avx512_bf16" in _cpuinfo()
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        return ""

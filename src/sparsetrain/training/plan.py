@@ -1,0 +1,277 @@
+"""What differs between methods in one loop: the phases of a run, its masks, and when it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .. import methods
+from ..art import ART
+from ..batchnorm import recalibrate_batchnorm_
+from ..data.loader import Loader
+from ..regularizers import L1, L2, HyperSparse, Regularizer
+from ..sparsifier import Sparsifier
+from .config import ArtOptions, TrainConfig
+
+_RECALIBRATION_IMAGES = 2048
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of epochs with one learning-rate schedule.
+
+    Attributes:
+        name: as in the metrics.
+        first: the run's epoch it began with, from 0.
+        epochs: its length, or the most it can be.
+        last: whether the run ends with it; earlier phases keep a constant learning rate.
+    """
+
+    name: str
+    first: int
+    epochs: int
+    last: bool
+
+
+class Plan(Protocol):
+    """The phases of a run under one method."""
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that the next epoch belongs to."""
+        ...
+
+    @property
+    def masks(self) -> Mapping[str, Tensor]:
+        """name -> bool mask, True where the weight is active."""
+        ...
+
+    @property
+    def sparsity(self) -> float:
+        """The fraction of zeros now."""
+        ...
+
+    def end_epoch(
+        self, epoch: int, accuracy: float, evaluate: Callable[[nn.Module], float]
+    ) -> dict[str, float]:
+        """Note the end of epoch `epoch` (from 0); returns what the metrics line gains."""
+        ...
+
+    def end_after(self, epoch: int) -> int:
+        """Epochs of the whole run, or the most it can take, once `epoch` are done."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What the record gains."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything resume needs."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        ...
+
+    def finalize(self) -> None:
+        """Take the hooks off; the zeros stay."""
+        ...
+
+
+def make_plan(
+    config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Loader
+) -> Plan:
+    """Attach the method that the settings name.
+
+    Args:
+        config: resolved settings.
+        train: for the number of steps, and for ART's batch-norm recalibration.
+    Raises:
+        ValueError: options the method does not take, or nothing prunable.
+    """
+    if config.sparse.method == "art":
+        return ArtPlan(config, model, optimizer, train)
+    return SinglePlan(config, model, optimizer, steps=config.optim.epochs * len(train))
+
+
+class SinglePlan:
+    """An in-loop method: one phase."""
+
+    def __init__(
+        self, config: TrainConfig, model: nn.Module, optimizer: Optimizer, *, steps: int
+    ) -> None:
+        options = {
+            field.name: getattr(config.options, field.name)
+            for field in dataclasses.fields(config.options)
+        }
+        method = methods.create(
+            config.sparse.method, sparsity=config.sparse.sparsity, total_steps=steps, **options
+        )
+        self.phase = Phase("train", first=0, epochs=config.optim.epochs, last=True)
+        self._sparsifier = Sparsifier(model, optimizer, method, seed=config.run.seed)
+
+    @property
+    def masks(self) -> Mapping[str, Tensor]:
+        """The engine's masks."""
+        return self._sparsifier.masks
+
+    @property
+    def sparsity(self) -> float:
+        """The engine's sparsity."""
+        return self._sparsifier.sparsity
+
+    def end_epoch(
+        self, epoch: int, accuracy: float, evaluate: Callable[[nn.Module], float]
+    ) -> dict[str, float]:
+        """Nothing to decide; the method acts within the epoch."""
+        return {}
+
+    def end_after(self, epoch: int) -> int:
+        """As many as asked for."""
+        return self.phase.epochs
+
+    def facts(self) -> dict[str, Any]:
+        """Nothing beyond the masks."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The engine's."""
+        return self._sparsifier.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The engine's."""
+        self._sparsifier.load_state_dict(state)
+
+    def finalize(self) -> None:
+        """The engine's."""
+        self._sparsifier.finalize()
+
+
+class ArtPlan:
+    """ART: dense, regularize, finetune; the second phase ends by ART's rule."""
+
+    def __init__(
+        self, config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Loader
+    ) -> None:
+        options: ArtOptions = config.options
+        self._options, self._total = options, config.optim.epochs
+        self._dense, self._most = options.dense_epochs or 0, options.max_regularize_epochs or 1
+        self._ends: dict[str, int] = {}
+        finetune = options.finetune_epochs
+        if finetune is None:  # the most that can be left; `end_after` cuts it
+            finetune = self._total - self._dense - 1
+        self._art = ART(
+            model,
+            optimizer,
+            sparsity=config.sparse.sparsity,
+            regularizer=_regularizer(options.regularizer, config.sparse.sparsity),
+            dense_epochs=self._dense,
+            finetune_epochs=finetune,
+            max_regularize_epochs=self._most,
+            strength=options.strength,
+            strength_factor=options.strength_factor,
+            window=options.window,
+            compat="paper" if config.sparse.compat == "paper" else None,
+            recalibrate=_Recalibration(train) if options.recalibrate else None,
+        )
+
+    @property
+    def phase(self) -> Phase:
+        """ART's phase, with its length where known."""
+        name = self._art.phase
+        if name == "dense":
+            return Phase(name, 0, self._dense, last=False)
+        if name == "regularize":
+            return Phase(name, self._dense, self._most, last=False)
+        first = self._ends["regularize"]
+        return Phase(name, first, self.end_after(first) - first, last=True)
+
+    @property
+    def masks(self) -> Mapping[str, Tensor]:
+        """ART's masks, all active before fine-tuning."""
+        return self._art.masks
+
+    @property
+    def sparsity(self) -> float:
+        """ART's sparsity, 0 before fine-tuning."""
+        return self._art.sparsity
+
+    def end_epoch(
+        self, epoch: int, accuracy: float, evaluate: Callable[[nn.Module], float]
+    ) -> dict[str, float]:
+        """Let ART judge the epoch."""
+        before = self._art.phase
+        self._art.epoch_end(accuracy, evaluate)
+        if self._art.phase_changed:
+            self._ends[before] = epoch + 1
+        if before != "regularize":
+            return {}
+        last = self._art.last
+        return {
+            "pruned_train_accuracy": last["pruned_accuracy"],
+            "pruned_window_mean": last["window_mean"],
+            "strength": last["strength"],
+        }
+
+    def end_after(self, epoch: int) -> int:
+        """All phases together; known once regularising has ended, an upper bound before."""
+        finetune = self._options.finetune_epochs
+        if finetune is None or "regularize" not in self._ends:
+            return self._total
+        return self._ends["regularize"] + finetune
+
+    def facts(self) -> dict[str, Any]:
+        """How regularising ended, and its last comparison."""
+        last = self._art.last
+        return {
+            "outcome": self._art.outcome,
+            "dense_epochs": self._dense,
+            "regularize_epochs": self._ends["regularize"] - self._dense,
+            "chosen_regularize_epoch": self._art.state.chosen,
+            "strength": last["strength"],
+            "dense_train_accuracy": last["dense_accuracy"],
+            "pruned_train_accuracy": last["pruned_accuracy"],
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """ART's, and the ends of the phases."""
+        return {"art": self._art.state_dict(), "ends": dict(self._ends)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """ART's, and the ends of the phases."""
+        self._art.load_state_dict(state["art"])
+        self._ends = dict(state["ends"])
+
+    def finalize(self) -> None:
+        """Take the hooks off; the zeros stay."""
+        self._art.finalize()
+
+
+class _Recalibration:
+    """Batch-norm statistics from the first training images of the unshuffled plan of epoch 0."""
+
+    def __init__(self, train: Loader) -> None:
+        self._train = train
+
+    def __call__(self, model: nn.Module) -> None:
+        images = (images for images, _ in self._train.batches(0))
+        first = next(images)
+        count = max(1, _RECALIBRATION_IMAGES // len(first))
+        with torch.no_grad():
+            recalibrate_batchnorm_(model, [first, *islice(images, count - 1)])
+
+
+def _regularizer(name: str, sparsity: float) -> Regularizer:
+    kinds: dict[str, Callable[[], Regularizer]] = {
+        "hypersparse": lambda: HyperSparse(sparsity),
+        "l1": L1,
+        "l2": L2,
+    }
+    return kinds[name]()

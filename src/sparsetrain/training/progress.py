@@ -1,0 +1,106 @@
+"""What a person sees while a run goes on: bars on a terminal, aligned lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class Reporter:
+    """Writes to one stream, stderr by default; a bar appears only on a terminal.
+
+    Args:
+        stream: where to write.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def say(self, text: str) -> None:
+        """One line, above the bar if there is one."""
+        self._console.print(text, markup=False)
+
+    def start_epoch(self, title: str, batches: int) -> None:
+        """Show a bar of `batches` steps, on a terminal."""
+        if not self._console.is_terminal:
+            return
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:>4.0f}/{task.total:.0f}"),
+                TimeRemainingColumn(compact=True),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(title, total=batches)
+        assert self._task is not None
+        self._bar.reset(self._task, description=title, total=batches)
+
+    def advance(self) -> None:
+        """One batch more."""
+        if self._bar is not None and self._task is not None:
+            self._bar.advance(self._task)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class Pace:
+    """How long the epochs of this process take, and so how long the rest will."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._epochs = 0
+
+    def remaining(self, epochs: int) -> float:
+        """Seconds for `epochs` more; called once at the end of each epoch."""
+        self._epochs += 1
+        return (time.perf_counter() - self._started) / self._epochs * epochs
+
+
+def epoch_line(line: dict[str, Any], *, end: int, eta: float) -> str:
+    """One epoch as an aligned line.
+
+    Args:
+        line: as in metrics.jsonl.
+        end: epochs of the run, or the most it can take.
+        eta: seconds left.
+    """
+    width = len(str(end))
+    parts = [
+        f"epoch {line['epoch']:>{width}}/{end}",
+        f"{line['phase']:<10}",
+        f"loss {line['loss']:6.3f}",
+        f"train {_percent(line['train_accuracy'])}",
+    ]
+    for name, key in (("val", "val_accuracy"), ("test", "test_accuracy")):
+        if key in line:
+            parts.append(f"{name} {_percent(line[key])}")
+    if "pruned_train_accuracy" in line:
+        parts.append(f"pruned {_percent(line['pruned_train_accuracy'])}")
+    parts += [f"sparsity {line['sparsity']:.3f}", f"lr {line['lr']:.4g}", f"{line['seconds']:.1f} s"]
+    if eta > 0:
+        parts.append(f"eta {duration(eta)}")
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """12 s, 24 min, 3.1 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:5.1f} %"

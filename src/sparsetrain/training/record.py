@@ -1,0 +1,109 @@
+"""The record of a finished run: what was asked, what came out, what it cost, where it ran."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import __version__
+from ..types import Masks
+from .config import TrainConfig
+from .device import device_name
+from .flops import ForwardFlops
+from .session import Session
+from .settings import flatten
+from .totals import Totals
+
+SCHEMA_VERSION = 1
+
+
+def make_record(
+    config: TrainConfig,
+    session: Session,
+    *,
+    epochs: int,
+    totals: Totals,
+    flops: ForwardFlops,
+    accuracies: dict[str, Any],
+    command: str,
+) -> dict[str, Any]:
+    """Everything worth keeping of a run, as JSON values.
+
+    Args:
+        config: resolved settings.
+        session: after training.
+        epochs: epochs trained, all phases.
+        totals: sums over the epochs.
+        flops: of the dense forward pass.
+        accuracies: by the record's names, fractions.
+        command: as typed.
+    """
+    masks = dict(session.plan.masks)
+    kept = {name: int(mask.sum()) for name, mask in masks.items()}
+    sizes = {name: mask.numel() for name, mask in masks.items()}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "method": config.sparse.method,
+        "options": dataclasses.asdict(config.options),
+        "model": config.model.model,
+        "dataset": session.dataset.name,
+        "images": {
+            "train": session.train_images,
+            "validation": len(session.dataset.train_labels) - session.train_images,
+            "test": len(session.dataset.test_labels),
+        },
+        "seed": config.run.seed,
+        "sparsity": {
+            "target": config.sparse.sparsity,
+            "achieved": 1 - sum(kept.values()) / sum(sizes.values()),
+            "per_layer": {name: 1 - kept[name] / sizes[name] for name in masks},
+        },
+        "kept_weights": sum(kept.values()),
+        "prunable_weights": sum(sizes.values()),
+        "parameters": sum(p.numel() for p in session.model.parameters()),
+        "epochs": epochs,
+        "steps": totals.steps,
+        **session.plan.facts(),
+        **accuracies,
+        "flops": _flops(masks, flops, totals, epochs * session.train_images),
+        "seconds": {k: round(v, 3) for k, v in totals.seconds().items()},
+        "device": f"{session.place.device.type}: {device_name(session.place.device)}",
+        "precision": "bf16" if session.place.bf16 else "fp32",
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "sparsetrain": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "commit": commit(),
+        "command": command,
+        "settings": flatten(config),
+    }
+
+
+def commit() -> str | None:
+    """The source's git commit where it runs from a checkout of its own, else None."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    answer = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip() or None
+
+
+def _flops(masks: Masks, forward: ForwardFlops, totals: Totals, images: int) -> dict[str, float]:
+    """Multiply-adds count as two; training costs three forward passes an image."""
+    return {
+        "inference_dense": forward.total,
+        "inference_sparse": round(forward.at(masks)),
+        "train_dense": 3 * forward.total * images,
+        "train_sparse": round(totals.train_flops),
+    }

@@ -1,0 +1,28 @@
+"""Learning rate as a function of the place in a phase."""
+
+from __future__ import annotations
+
+import math
+
+from .config import OptimConfig
+
+
+def rate(optim: OptimConfig, step: int, steps: int) -> float:
+    """The learning rate of one optimizer step.
+
+    Args:
+        optim: `lr`, `schedule`, `milestones` (fractions of the phase) and `lr_decay`.
+        step: steps of this phase already taken, 0 <= step < steps.
+        steps: steps of the whole phase.
+    Returns:
+        `lr` for constant; for step, `lr` times `lr_decay` for each milestone reached; for cosine,
+        lr (1 + cos(pi step / steps)) / 2, so the last step is just above 0.
+    Source: cosine: Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts.
+    """
+    if optim.schedule == "cosine":
+        return optim.lr * (1 + math.cos(math.pi * step / steps)) / 2
+    if optim.schedule == "step":
+        # In whole steps: 0.7 * 10 is 7.000000000000001 or 6.999... depending on who multiplies.
+        reached = sum(step >= round(m * steps) for m in optim.milestones)
+        return optim.lr * optim.lr_decay**reached
+    return optim.lr

@@ -1,0 +1,176 @@
+"""Everything a run trains with, built from its settings: data, network, optimizer, plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .. import data, models
+from ..data.augment import Augment
+from ..data.dataset import Dataset
+from ..data.loader import Loader
+from .config import DataConfig, ModelConfig, TrainConfig
+from .device import Place, place
+from .errors import BadInput
+from .optimizer import make_optimizer
+from .plan import Plan, make_plan
+
+_EVAL_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run's parts, fresh and on the device.
+
+    Attributes:
+        held_out: images to select by; None where nothing is held out.
+        test: touched once, at the end, unless `compat: paper`.
+    """
+
+    place: Place
+    dataset: Dataset
+    model: nn.Module
+    optimizer: Optimizer
+    plan: Plan
+    train: Loader
+    train_images: int
+    held_out: Loader | None
+    test: Loader
+
+    @property
+    def image(self) -> Tensor:
+        """One black image as the network takes it."""
+        shape = self.dataset.test_images.shape[1:]
+        return torch.zeros(1, *shape, device=self.place.device)
+
+
+def build_session(config: TrainConfig) -> Session:
+    """Load the data and make network, optimizer and method.
+
+    The network's weights are drawn from torch's global generator, seeded here.
+
+    Args:
+        config: resolved settings.
+    Raises:
+        ValueError: anything asked for that does not exist or does not fit, in one sentence.
+    """
+    where = place(config.run)
+    check_model(config.model)
+    dataset = load_data(config.data)
+    torch.manual_seed(config.run.seed)
+    model = make_model(config.model, dataset, where)
+    optimizer = make_optimizer(model, config.optim, where.device)
+    kept, held = data.split(
+        dataset.train_labels, config.data.validation, seed=config.data.split_seed
+    )
+    train = _train_loader(config, dataset, kept, where)
+    return Session(
+        place=where,
+        dataset=dataset,
+        model=model,
+        optimizer=optimizer,
+        plan=make_plan(config, model, optimizer, train),
+        train=train,
+        train_images=len(kept),
+        held_out=_held_out(dataset, held, where),
+        test=test_loader(dataset, where),
+    )
+
+
+def load_data(config: DataConfig) -> Dataset:
+    """The data set that the settings name.
+
+    Raises:
+        ValueError: unknown, absent or damaged.
+    """
+    return data.load(config.dataset, root=config.data_dir, download=config.download)
+
+
+def check_model(config: ModelConfig) -> None:
+    """Refuse a name or option that no network has, before any data are fetched.
+
+    Raises:
+        ValueError: from `models.create`.
+    """
+    with torch.device("meta"):
+        models.create(config.model, **_options(config))
+
+
+def make_model(config: ModelConfig, dataset: Dataset, where: Place) -> nn.Module:
+    """The network for a data set, on the device.
+
+    Raises:
+        ValueError: from `models.create`; BadInput where the images are not square.
+    """
+    height, width = dataset.image_size
+    if height != width:
+        raise BadInput(f"the images of {dataset.name} are {height}x{width}; they must be square.")
+    model = models.create(
+        config.model,
+        num_classes=dataset.num_classes,
+        in_channels=dataset.in_channels,
+        image_size=height,
+        **_options(config),
+    )
+    layout = torch.channels_last if where.channels_last else torch.contiguous_format
+    return model.to(where.device, memory_format=layout)  # pyright: ignore[reportCallIssue]
+
+
+def test_loader(dataset: Dataset, where: Place) -> Loader:
+    """The test images in order, not augmented."""
+    return _plain_loader(dataset, dataset.test_images, dataset.test_labels, where)
+
+
+def _options(config: ModelConfig) -> dict[str, int]:
+    return {} if config.width is None else {"width": config.width}
+
+
+def _held_out(dataset: Dataset, held: Tensor, where: Place) -> Loader | None:
+    if len(held) == 0:
+        return None
+    return _plain_loader(dataset, dataset.train_images[held], dataset.train_labels[held], where)
+
+
+def _plain_loader(dataset: Dataset, images: Tensor, labels: Tensor, where: Place) -> Loader:
+    return Loader(
+        images,
+        labels,
+        batch_size=_EVAL_BATCH,
+        mean=dataset.mean,
+        std=dataset.std,
+        shuffle=False,
+        seed=0,
+        device=where.device,
+        channels_last=where.channels_last,
+    )
+
+
+def _train_loader(config: TrainConfig, dataset: Dataset, kept: Tensor, where: Place) -> Loader:
+    size = min(config.optim.batch_size, len(kept))
+    return Loader(
+        dataset.train_images[kept],
+        dataset.train_labels[kept],
+        batch_size=size,
+        mean=dataset.mean,
+        std=dataset.std,
+        augment=_augment(config.data, dataset.augment),
+        shuffle=True,
+        seed=config.run.seed,
+        device=where.device,
+        channels_last=where.channels_last,
+        # Batch norm cannot train on a last batch of one image.
+        drop_last=len(kept) > size and len(kept) % size == 1,
+    )
+
+
+def _augment(config: DataConfig, own: Augment) -> Augment:
+    changed = replace(
+        own,
+        crop_padding=own.crop_padding if config.crop_padding is None else config.crop_padding,
+        padding_mode=config.padding_mode or own.padding_mode,
+        flip=own.flip if config.flip is None else config.flip,
+    )
+    return changed
