@@ -153,8 +153,18 @@ def _datasets(words: list[str]) -> int:
     _no_options("datasets", words)
     from . import data
 
-    rows = [tuple(map(str, row)) for row in data.describe()]
-    return _table(("data set", "classes", "images", "what it is"), rows)
+    rows = [
+        (
+            e.name,
+            str(e.classes),
+            "x".join(map(str, e.image)),
+            f"{e.train:,}",
+            f"{e.test:,}",
+            e.source,
+        )
+        for e in data.describe()
+    ]
+    return _table(("data set", "classes", "image", "train", "test", "source"), rows)
 
 
 def _no_options(command: str, words: list[str]) -> None:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeAlias, cast, overload, runtime_checkable
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from torch.autograd.function import once_differentiable
 from . import masks
 from .kernels import regularizer as kernel
 from .kernels.order import kth_smallest_magnitude
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Weights: TypeAlias = Mapping[str, Tensor] | Sequence[Tensor]
 """The prunable weights, ranked together; a tensor that two layers share is given once."""
@@ -78,10 +81,7 @@ class _ClosedForm(ABC):
             FloatingPointError: a weight on CPU is NaN or infinite (elsewhere NaN is passed on, so
                 that nothing waits for the device).
         """
-        names, tensors = _listed(weights)
-        measured = _measure(self, names, [w.detach() for w in tensors])
-        dtype = kernel.compute_dtype([w.dtype for w in tensors])
-        return cast(Tensor, _Loss.apply(measured, dtype, *tensors))
+        return _outside_graphs(_loss)(self, weights)
 
     @overload
     def grad(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
@@ -100,11 +100,8 @@ class _ClosedForm(ABC):
         Raises:
             ValueError, TypeError, FloatingPointError: as for `loss`.
         """
-        names, tensors = _listed(weights)
-        values = [w.detach() for w in tensors]
-        grads = [torch.zeros_like(w) for w in values]
-        _measure(self, names, values).add_(values, grads, 1.0)
-        return dict(zip(names, grads, strict=True)) if isinstance(weights, Mapping) else grads
+        grads = _outside_graphs(_grad)(self, weights)
+        return dict(zip(weights, grads, strict=True)) if isinstance(weights, Mapping) else grads
 
     def add_grad_(self, weights: Weights, grads: Grads, scale: float | Tensor) -> None:
         """Add `scale` times the closed-form gradient to `grads`, in place: the fast path.
@@ -119,11 +116,7 @@ class _ClosedForm(ABC):
                 as for `loss`.
             TypeError, FloatingPointError: as for `loss`; `grads` are then unchanged.
         """
-        names, tensors = _listed(weights)
-        targets = _matched(names, tensors, weights, grads)
-        values = [w.detach() for w in tensors]
-        with torch.no_grad():
-            _measure(self, names, values).add_(values, targets, scale)
+        _outside_graphs(_add_grad_)(self, weights, grads, scale)
 
     @abstractmethod
     def _measure(self, weights: Sequence[Tensor]) -> _Measured:
@@ -193,6 +186,41 @@ class L2(_ClosedForm):
         return _Measured(total, total, kernel.add_double_)
 
 
+def _loss(regularizer: _ClosedForm, weights: Weights) -> Tensor:
+    names, tensors = _listed(weights)
+    measured = _measure(regularizer, names, [w.detach() for w in tensors])
+    dtype = kernel.compute_dtype([w.dtype for w in tensors])
+    return cast(Tensor, _Loss.apply(measured, dtype, *tensors))
+
+
+def _grad(regularizer: _ClosedForm, weights: Weights) -> list[Tensor]:
+    names, tensors = _listed(weights)
+    values = [w.detach() for w in tensors]
+    grads = [torch.zeros_like(w) for w in values]
+    _measure(regularizer, names, values).add_(values, grads, 1.0)
+    return grads
+
+
+def _add_grad_(
+    regularizer: _ClosedForm, weights: Weights, grads: Grads, scale: float | Tensor
+) -> None:
+    names, tensors = _listed(weights)
+    targets = _matched(names, tensors, weights, grads)
+    values = [w.detach() for w in tensors]
+    with torch.no_grad():
+        _measure(regularizer, names, values).add_(values, targets, scale)
+
+
+def _outside_graphs(function: Callable[P, R]) -> Callable[P, R]:
+    """The function itself, or, while torch.compile traces the caller, one that it does not enter.
+
+    Not a decorator: torch.compiler.disable imports the compiler, which takes a second.
+    """
+    if not torch.compiler.is_compiling():
+        return function
+    return cast("Callable[P, R]", torch.compiler.disable(function))
+
+
 class _Loss(torch.autograd.Function):
     """The penalty without a graph over the weights: only two numbers wait for `backward`."""
 
@@ -204,13 +232,15 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad_output: Tensor
+    ) -> tuple[Tensor | None, ...]:
         weights: tuple[Tensor, ...] = ctx.saved_tensors
         wanted = ctx.needs_input_grad[2:]
         grads = [
             torch.zeros_like(w) if want else None for w, want in zip(weights, wanted, strict=True)
         ]
-        ctx.measured.add_([w.detach() for w in weights], grads, grad_outputs[0])
+        ctx.measured.add_([w.detach() for w in weights], grads, grad_output)
         return None, None, *grads
 
 

@@ -103,12 +103,12 @@ def _readers() -> dict[str, Callable[[Store], Dataset]]:
 
 
 def _existing(name_or_path: str | Path) -> Path:
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise DataError(f"{path} is a file; give a folder of images by class, or a data set name.")
     text = os.fspath(name_or_path)
+    path = Path(text).expanduser()
+    if text and path.is_dir():
+        return path
+    if text and path.exists():
+        raise DataError(f"{path} is a file; give a folder of images by class, or a data set name.")
     if isinstance(name_or_path, Path) or os.sep in text:
         raise DataError(f"There is no folder {path}.")
     near = difflib.get_close_matches(text.lower(), names(), n=1)

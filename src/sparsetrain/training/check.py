@@ -17,12 +17,15 @@ def resolve(config: TrainConfig) -> TrainConfig:
         config: as built from a file and flags.
     Returns:
         The same tree; ART's `dense_epochs` and `max_regularize_epochs` are numbers, `epochs` is the
-        most the run can take, and `compat: paper` has no validation split.
+        most the run can take, `compat: paper` has no validation
+        split, `dense` no sparsity.
     Raises:
         BadInput: a value out of its range.
     """
     _sparsity(config.sparse.sparsity)
     _ranges(config)
+    if config.sparse.method == "dense":
+        config = replace(config, sparse=replace(config.sparse, sparsity=0.0))
     if config.sparse.compat == "paper":
         config = replace(config, data=replace(config.data, validation=0.0))
     if isinstance(config.options, ArtOptions):
@@ -82,8 +85,10 @@ def _art(config: TrainConfig, options: ArtOptions) -> TrainConfig:
             f"dense_epochs + max_regularize_epochs must be below epochs, so that fine-tuning has "
             f"at least one, got {dense} + {most} of {total}. Raise epochs to {dense + most + 1}."
         )
-    _within("strength", options.strength, 0, math.inf, below=True)
-    _within("strength_factor", options.strength_factor, 1, math.inf, below=True)
+    if options.strength is not None:
+        _within("strength", options.strength, 0, math.inf, below=True)
+    if options.strength_factor is not None:
+        _within("strength_factor", options.strength_factor, 1, math.inf, below=True)
     if options.window < 1 or options.window % 2 == 0:
         raise BadInput(f"window must be odd and at least 1, got {options.window}.")
     filled = replace(options, dense_epochs=dense, max_regularize_epochs=most)

@@ -54,7 +54,7 @@ class MethodConfig:
     sparsity: float = 0.9
     """Fraction of prunable weights that end as zeros, in [0, 1)."""
     compat: Literal["none", "paper"] = "none"
-    """paper: train on the full training set and read the test set every epoch, as the source did."""
+    """paper: train on the full training set and test every epoch, as the source did."""
 
 
 @dataclass(frozen=True)

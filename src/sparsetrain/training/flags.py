@@ -150,4 +150,3 @@ def _sentence(boxes: str, prog: str) -> str:
         body.append(row)
     text = " ".join(body).removeprefix("Error parsing ") or "the options could not be read"
     return f"{text.rstrip('.')}. See `{prog} --help`."
-

@@ -42,7 +42,9 @@ class RunFolder:
         if not self.path.is_dir() or not any(self.path.iterdir()):
             return
         if config.run.resume == "never":
-            raise BadInput(f"run folder {self.path} exists; with --resume never give another --out.")
+            raise BadInput(
+                f"run folder {self.path} exists; with --resume never give another --out."
+            )
         if not self.config.is_file():
             raise BadInput(f"{self.path} is not empty and not a run folder; give another --out.")
         differing = _differences(identity(self.load_config()), identity(config))
@@ -121,7 +123,9 @@ def default_path(config: TrainConfig) -> Path:
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
-    names = [n for n in [*here, *(n for n in there if n not in here)] if there.get(n) != here.get(n)]
+    names = [
+        n for n in [*here, *(n for n in there if n not in here)] if there.get(n) != here.get(n)
+    ]
     return ", ".join(
         f"{n} {_show(there.get(n, 'absent'))} there and {_show(here.get(n, 'absent'))} here"
         for n in names
@@ -129,4 +133,8 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
 
 
 def _show(value: Any) -> str:
-    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+    return (
+        value
+        if isinstance(value, str)
+        else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+    )

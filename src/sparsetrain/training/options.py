@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal
 
 # Given by the run itself, never as an option of the method.
@@ -25,16 +26,18 @@ class ArtOptions:
     """Epochs with the fixed mask; None is what is left of `epochs`, a number replaces `epochs`."""
     regularizer: Literal["hypersparse", "l1", "l2"] = "hypersparse"
     """What drives weights to zero."""
-    strength: float = 5e-6
-    """Factor of the regulariser in its first epoch."""
-    strength_factor: float = 1.05
-    """Growth of that factor per epoch."""
+    strength: float | None = None
+    """Factor of the regulariser in its first epoch; None is the source's 5e-6 at its 782 steps an
+    epoch, more where there are fewer."""
+    strength_factor: float | None = None
+    """Growth of that factor per epoch; None: 40 times the first in the last epoch allowed."""
     window: int = 3
     """Epochs over which the pruned copy's accuracy is averaged; odd."""
     recalibrate: bool = False
     """Recompute the pruned copy's batch-norm statistics before it is judged."""
 
 
+@cache  # one class a method, so that equal settings are equal
 def options_type(method: str) -> type:
     """The dataclass of a method's own options.
 
@@ -55,7 +58,11 @@ def _from_entry(name: str, entries: tuple[Any, ...]) -> type:
     import tyro
 
     fields = [
-        (o.name, Annotated[o.type, tyro.conf.arg(help=o.help)], dataclasses.field(default=o.default))
+        (
+            o.name,
+            Annotated[o.type, tyro.conf.arg(help=o.help)],
+            dataclasses.field(default=o.default),
+        )
         for o in entries
     ]
     title = "".join(part.capitalize() for part in name.split("-")) + "Options"

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 _DENSE, _PRUNED, _INK, _FAINT = "#2563a8", "#d9541e", "#1f2933", "#6b7785"
 _SHADES = {"dense": "#eef4fa", "regularize": "#fdf3e4", "finetune": "#fdeee8", "train": "#f5f7f9"}
@@ -40,6 +41,7 @@ def plot_history(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     dense, pruned = _curves(metrics, key)
     _curve(axes, dense, _DENSE, "dense network")
     _curve(axes, pruned, _PRUNED, _pruned_label(metrics))
+    _mark_ends(axes, dense, pruned, dense_epochs=sum(m["phase"] == "dense" for m in metrics))
     _dress(axes, metrics, f"{label} accuracy (%)", [y for _, y in dense + pruned])
     figure.savefig(path)
 
@@ -73,12 +75,34 @@ def _curve(axes: Axes, points: list[tuple[int, float]], color: str, name: str) -
     epochs, values = zip(*points, strict=True)
     marker = "o" if len(points) < 60 else None
     axes.plot(epochs, values, color=color, linewidth=2, marker=marker, markersize=3.2, label=name)
+
+
+def _mark_ends(
+    axes: Axes,
+    dense: list[tuple[int, float]],
+    pruned: list[tuple[int, float]],
+    *,
+    dense_epochs: int,
+) -> None:
+    """Write what to compare: the dense network before regularising, the pruned at the end."""
+    if dense:
+        reached = dense[dense_epochs - 1]
+        _mark(axes, reached, _DENSE, offset=(-2, 8), align="right")
+        if pruned:
+            axes.axhline(reached[1], color=_DENSE, linewidth=1, linestyle=":", zorder=1)
+    if pruned:
+        _mark(axes, pruned[-1], _PRUNED, offset=(-2, -14), align="right")
+
+
+def _mark(
+    axes: Axes, point: tuple[int, float], color: str, *, offset: tuple[int, int], align: str
+) -> None:
     axes.annotate(
-        f"{values[-1]:.1f}",
-        (epochs[-1], values[-1]),
-        xytext=(6, 0),
+        f"{point[1]:.1f}",
+        point,
+        xytext=offset,
         textcoords="offset points",
-        va="center",
+        ha=align,
         color=color,
         fontsize=10,
         fontweight="bold",
@@ -95,7 +119,7 @@ def _shade(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:
         axes.text(
             (left + right) / 2,
             1.015,
-            _TITLES.get(phase, phase),
+            _TITLES.get(phase, str(phase)),
             transform=axes.get_xaxis_transform(),
             ha="center",
             va="bottom",
@@ -104,16 +128,14 @@ def _shade(axes: Axes, metrics: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def _dress(
-    axes: Axes, metrics: Sequence[dict[str, Any]], ylabel: str, values: list[float]
-) -> None:
+def _dress(axes: Axes, metrics: Sequence[dict[str, Any]], ylabel: str, values: list[float]) -> None:
     axes.set_xlim(0.5, metrics[-1]["epoch"] + 0.5)
     low, high = min(values), max(values)
     room = max(1.0, 0.06 * (high - low))
     axes.set_ylim(max(0.0, low - room), min(101.5, high + room))
     axes.set_xlabel("epoch", color=_INK)
     axes.set_ylabel(ylabel, color=_INK)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="white", linewidth=1.2)
     axes.set_axisbelow(True)
     axes.tick_params(colors=_FAINT, length=0)

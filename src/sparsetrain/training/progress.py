@@ -21,13 +21,14 @@ class Reporter:
         self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._file = ""
 
     def say(self, text: str) -> None:
         """One line, above the bar if there is one."""
         self._console.print(text, markup=False)
 
-    def start_epoch(self, title: str, batches: int) -> None:
-        """Show a bar of `batches` steps, on a terminal."""
+    def start_bar(self, title: str, steps: int) -> None:
+        """Show a bar of `steps`, on a terminal."""
         if not self._console.is_terminal:
             return
         if self._bar is None:
@@ -40,9 +41,19 @@ class Reporter:
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(title, total=batches)
+            self._task = self._bar.add_task(title, total=steps)
         assert self._task is not None
-        self._bar.reset(self._task, description=title, total=batches)
+        self._bar.reset(self._task, description=title, total=steps)
+
+    def download(self, name: str, done: int, total: int | None) -> None:
+        """A file has come so far, in bytes; a line in a log, a bar in megabytes on a terminal."""
+        if self._file != name:
+            self._file = name
+            size = f", {total / 1e6:.0f} MB" if total else ""
+            self.say(f"downloading {name}{size}")
+            self.start_bar(name, round((total or 0) / 1e6))
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done / 1e6)
 
     def advance(self) -> None:
         """One batch more."""
@@ -89,7 +100,11 @@ def epoch_line(line: dict[str, Any], *, end: int, eta: float) -> str:
             parts.append(f"{name} {_percent(line[key])}")
     if "pruned_train_accuracy" in line:
         parts.append(f"pruned {_percent(line['pruned_train_accuracy'])}")
-    parts += [f"sparsity {line['sparsity']:.3f}", f"lr {line['lr']:.4g}", f"{line['seconds']:.1f} s"]
+    parts += [
+        f"sparsity {line['sparsity']:.3f}",
+        f"lr {line['lr']:.4g}",
+        f"{line['seconds']:.1f} s",
+    ]
     if eta > 0:
         parts.append(f"eta {duration(eta)}")
     return "  ".join(parts)

@@ -17,7 +17,7 @@ from .config import TrainConfig
 from .device import device_name
 from .flops import ForwardFlops
 from .session import Session
-from .settings import flatten
+from .settings import identity
 from .totals import Totals
 
 SCHEMA_VERSION = 1
@@ -84,7 +84,7 @@ def make_record(
         },
         "commit": commit(),
         "command": command,
-        "settings": flatten(config),
+        "settings": identity(config),
     }
 
 

@@ -48,7 +48,7 @@ def train(config: TrainConfig, *, reporter: Reporter, command: str = "") -> dict
         reporter.say(f"{path} is finished; this is its record.")
         return record
     with determinism(config.run.deterministic):
-        state = _build(config)
+        state = _build(config, reporter)
         folder.create(config)
         epoch = _restore(state, folder, reporter)
         reporter.say(headline(config, state.session, path))
@@ -59,13 +59,15 @@ def train(config: TrainConfig, *, reporter: Reporter, command: str = "") -> dict
             return finish(state, folder, command=command)
 
 
-def _build(config: TrainConfig) -> RunState:
+def _build(config: TrainConfig, reporter: Reporter) -> RunState:
     try:
-        return RunState.fresh(config, build_session(config))
+        return RunState.fresh(config, build_session(config, reporter.download))
     except ValueError as error:
         raise BadInput(str(error)) from error
     except OSError as error:
         raise BadInput(f"cannot read the data: {error}.") from error
+    finally:
+        reporter.close()
 
 
 def _restore(state: RunState, folder: RunFolder, reporter: Reporter) -> int:
@@ -83,9 +85,7 @@ def _epochs(state: RunState, folder: RunFolder, reporter: Reporter) -> None:
             with state.totals.timed("total"):
                 line = run_epoch(state, reporter)
                 saved = {"metrics": folder.append_metrics(line), "state": state.state_dict()}
-            checkpoint.save(
-                folder.checkpoints, state.epoch, saved, keep=state.config.run.keep
-            )
+            checkpoint.save(folder.checkpoints, state.epoch, saved, keep=state.config.run.keep)
             left = pace.remaining(state.end - state.epoch)
             reporter.say(epoch_line(line, end=state.end, eta=left))
 

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from .. import data, models
 from ..data.augment import Augment
 from ..data.dataset import Dataset
+from ..data.download import Progress
 from ..data.loader import Loader
 from .config import DataConfig, ModelConfig, TrainConfig
 from .device import Place, place
@@ -47,19 +48,20 @@ class Session:
         return torch.zeros(1, *shape, device=self.place.device)
 
 
-def build_session(config: TrainConfig) -> Session:
+def build_session(config: TrainConfig, progress: Progress | None = None) -> Session:
     """Load the data and make network, optimizer and method.
 
     The network's weights are drawn from torch's global generator, seeded here.
 
     Args:
         config: resolved settings.
+        progress: told how far a download has come.
     Raises:
         ValueError: anything asked for that does not exist or does not fit, in one sentence.
     """
     where = place(config.run)
     check_model(config.model)
-    dataset = load_data(config.data)
+    dataset = load_data(config.data, progress)
     torch.manual_seed(config.run.seed)
     model = make_model(config.model, dataset, where)
     optimizer = make_optimizer(model, config.optim, where.device)
@@ -80,13 +82,15 @@ def build_session(config: TrainConfig) -> Session:
     )
 
 
-def load_data(config: DataConfig) -> Dataset:
+def load_data(config: DataConfig, progress: Progress | None = None) -> Dataset:
     """The data set that the settings name.
 
     Raises:
         ValueError: unknown, absent or damaged.
     """
-    return data.load(config.dataset, root=config.data_dir, download=config.download)
+    return data.load(
+        config.dataset, root=config.data_dir, download=config.download, progress=progress
+    )
 
 
 def check_model(config: ModelConfig) -> None:
@@ -167,10 +171,9 @@ def _train_loader(config: TrainConfig, dataset: Dataset, kept: Tensor, where: Pl
 
 
 def _augment(config: DataConfig, own: Augment) -> Augment:
-    changed = replace(
+    return replace(
         own,
         crop_padding=own.crop_padding if config.crop_padding is None else config.crop_padding,
         padding_mode=config.padding_mode or own.padding_mode,
         flip=own.flip if config.flip is None else config.flip,
     )
-    return changed

@@ -96,8 +96,12 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def to_yaml(config: TrainConfig) -> str:
-    """The settings as YAML that `read` and `build` turn back into the same tree."""
-    return yaml.safe_dump(flatten(config), sort_keys=False)
+    """The settings as YAML for `read` and `build`, all but `out` and `resume`."""
+    flat = flatten(config)
+    # A copied file must not point back at the folder it came from.
+    return yaml.safe_dump(
+        {k: v for k, v in flat.items() if k not in ("out", "resume")}, sort_keys=False
+    )
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:

@@ -19,9 +19,10 @@ def headline(config: TrainConfig, session: Session, path: Path) -> str:
     images = f"{session.train_images:,} training"
     images += f" + {held:,} validation images" if held else " images"
     weights = sum(mask.numel() for mask in session.plan.masks.values())
+    goal = f" to {100 * config.sparse.sparsity:g} % zeros" if config.sparse.sparsity else ""
     return (
         f"train {config.model.model} ({weights:,} prunable weights) on {session.dataset.name} "
-        f"({images}) with {how} to {100 * config.sparse.sparsity:g} % zeros, "
+        f"({images}) with {how}{goal}, "
         f"{session.plan.end_after(0)} epochs, seed {config.run.seed}, {session.place} -> {path}"
     )
 
@@ -32,8 +33,11 @@ def summary(record: dict[str, Any], path: Path) -> str:
     rows = [
         ("test accuracy", f"{_percent(record['test_accuracy'])}{_selected(record)}"),
         *_dense(record),
-        ("zeros", f"{_percent(sparsity['achieved'], 4)} (asked for {_percent(sparsity['target'], 4)})"),
-        ("weights kept", f"{record['kept_weights']:,} of {record['prunable_weights']:,}"),
+        (
+            "zeros",
+            f"{_percent(sparsity['achieved'])} (asked for {100 * sparsity['target']:g} %): "
+            f"{record['kept_weights']:,} of {record['prunable_weights']:,} weights are left",
+        ),
         *_art(record),
         (
             "FLOPs, sparse / dense",
@@ -81,5 +85,5 @@ def _art(record: dict[str, Any]) -> list[tuple[str, str]]:
     return [("regularising", f"{epochs} epochs: {said[record['outcome']]}")]
 
 
-def _percent(value: float, digits: int = 2) -> str:
-    return f"{100 * value:.{digits}f} %"
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %"

@@ -29,7 +29,7 @@ def run_epoch(state: RunState, reporter: Reporter) -> dict[str, Any]:
     started = time.perf_counter()
     session, phase, epoch = state.session, state.session.plan.phase, state.epoch
     line: dict[str, Any] = {"epoch": epoch + 1, "phase": phase.name}
-    reporter.start_epoch(f"epoch {epoch + 1}/{state.end} {phase.name}", len(session.train))
+    reporter.start_bar(f"epoch {epoch + 1}/{state.end} {phase.name}", len(session.train))
     with state.totals.timed("train"):
         result = train_epoch(
             session.model,
@@ -83,7 +83,7 @@ def _monitor(state: RunState) -> dict[str, float]:
 
 
 def _judge(state: RunState, epoch: int, accuracy: float) -> dict[str, float]:
-    """The method's end of the epoch; pruned copies it judges are measured on held-out images too."""
+    """The method's end of the epoch; it may measure pruned copies."""
     session, measured = state.session, {}
     spent = state.totals.evaluate
 
