@@ -32,7 +32,9 @@ def convnet(*, seed: int = 0) -> nn.Sequential:
     )
 
 
-def batch(*, seed: int = 0, n: int = 16, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+def batch(
+    *, seed: int = 0, n: int = 16, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 6, generator=generator).to(dtype)
     return x, torch.randint(0, 3, (n,), generator=generator)

@@ -21,14 +21,25 @@ def sgd(model: nn.Module) -> torch.optim.SGD:
 
 def art_on(model: nn.Module, optimizer: torch.optim.Optimizer, **changes: Any) -> st.ART:
     settings: dict[str, Any] = {
-        "sparsity": 0.9, "dense_epochs": 1, "finetune_epochs": 2, "max_regularize_epochs": 6,
-        "strength": 1e-3, "strength_factor": 2.0,
+        "sparsity": 0.9,
+        "dense_epochs": 1,
+        "finetune_epochs": 2,
+        "max_regularize_epochs": 6,
+        "strength": 1e-3,
+        "strength_factor": 2.0,
     }
     return st.ART(model, optimizer, **{**settings, **changes})
 
 
-def run(art: st.ART, model: nn.Module, optimizer: torch.optim.Optimizer, accuracies: list[float],
-        *, start: int = 0, dense: float = 0.9) -> None:
+def run(
+    art: st.ART,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    accuracies: list[float],
+    *,
+    start: int = 0,
+    dense: float = 0.9,
+) -> None:
     for epoch, pruned in enumerate(accuracies, start):
         train(model, optimizer, 2, start=2 * epoch)
         art.epoch_end(dense, lambda _, value=pruned: value)
@@ -54,7 +65,9 @@ def test_the_regulariser_acts_only_while_regularising() -> None:
     assert art.strength == 0.0
     train(model, optimizer, 2)
     train(plain, reference, 2)
-    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), plain.parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(model.parameters(), plain.parameters(), strict=True)
+    )
     art.epoch_end(0.9, lambda _: 0.0)
     assert (art.phase, art.strength) == ("regularize", 1e-3)
     train(model, optimizer, 1, start=2)
@@ -89,8 +102,12 @@ def test_evaluation_sees_the_pruned_copy_and_leaves_no_trace() -> None:
 
     art.epoch_end(0.9, evaluate)
     total = sum(p.numel() for p in st.select(model).values())
-    assert seen == {"model": True, "training": False, "grad": False,
-                    "zeros": total - st.masks.kept(total, 0.9)}
+    assert seen == {
+        "model": True,
+        "training": False,
+        "grad": False,
+        "zeros": total - st.masks.kept(total, 0.9),
+    }
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert all(m.training for m in model.modules())
@@ -151,12 +168,18 @@ def test_the_published_rule_prunes_the_border_weight_too() -> None:
     assert kept(art.masks) == st.masks.kept(total, 0.9) - 1
 
 
-@pytest.mark.parametrize(("accuracies", "dense", "outcome", "words"), [
-    ([0.1, 0.2, 0.3, 0.2, 0.1, 0.1], [0.9] * 6, "cap", "reached its cap"),
-    ([0.1, 0.2, 0.3, 0.3], [0.9, 0.9, 0.9, 0.2], "collapsed", "saw the dense network collapse"),
-])
+@pytest.mark.parametrize(
+    ("accuracies", "dense", "outcome", "words"),
+    [
+        ([0.1, 0.2, 0.3, 0.2, 0.1, 0.1], [0.9] * 6, "cap", "reached its cap"),
+        ([0.1, 0.2, 0.3, 0.3], [0.9, 0.9, 0.9, 0.2], "collapsed", "saw the dense network collapse"),
+    ],
+)
 def test_an_end_without_convergence_is_said(
-    accuracies: list[float], dense: list[float], outcome: str, words: str,
+    accuracies: list[float],
+    dense: list[float],
+    outcome: str,
+    words: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     model = mlp()
@@ -211,7 +234,9 @@ def test_resume_is_bit_identical_in_every_phase(cut: int) -> None:
     assert art.outcome == "converged"
     for n in art.masks:
         assert torch.equal(resumed.masks[n], art.masks[n])
-    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True)
+    )
 
 
 def test_batch_norm_is_recalibrated_on_the_pruned_copy_only() -> None:
@@ -263,11 +288,17 @@ def test_a_snapshot_restores_what_it_took() -> None:
         assert torch.equal(tensor, before[name]), name
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"sparsity": 90}, "Did you mean 0.9"), ({"window": 4}, "window must be odd"),
-    ({"strength": -1.0}, "strength must be at least 0"), ({"strength_factor": 0.0}, "strength_factor"),
-    ({"max_regularize_epochs": 0}, "max_regularize_epochs"), ({"include": "fc*"}, "no prunable weight"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sparsity": 90}, "Did you mean 0.9"),
+        ({"window": 4}, "window must be odd"),
+        ({"strength": -1.0}, "strength must be at least 0"),
+        ({"strength_factor": 0.0}, "strength_factor"),
+        ({"max_regularize_epochs": 0}, "max_regularize_epochs"),
+        ({"include": "fc*"}, "no prunable weight"),
+    ],
+)
 def test_bad_settings_are_refused(changes: dict[str, Any], message: str) -> None:
     model = mlp()
     with pytest.raises(ValueError, match=message):

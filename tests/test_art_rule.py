@@ -151,8 +151,15 @@ def test_an_accuracy_that_is_not_finite_stops_the_run(bad: float) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("window", 2), ("window", 0), ("max_regularize_epochs", 0), ("dense_epochs", -1),
-     ("finetune_epochs", -1), ("dense_epochs", 1.5), ("compat", "exact")],
+    [
+        ("window", 2),
+        ("window", 0),
+        ("max_regularize_epochs", 0),
+        ("dense_epochs", -1),
+        ("finetune_epochs", -1),
+        ("dense_epochs", 1.5),
+        ("compat", "exact"),
+    ],
 )
 def test_bad_constants_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):

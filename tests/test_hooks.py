@@ -55,7 +55,9 @@ def test_the_regulariser_is_added_before_a_plain_step() -> None:
 
 
 @pytest.mark.parametrize("as_keyword", [False, True])
-def test_the_regulariser_is_added_after_the_closure_has_made_the_gradients(as_keyword: bool) -> None:
+def test_the_regulariser_is_added_after_the_closure_has_made_the_gradients(
+    as_keyword: bool,
+) -> None:
     model = mlp()
     optimizer = sgd(model)
     sparsifier = attached(model, optimizer)
@@ -101,8 +103,9 @@ def test_a_step_that_the_scaler_skips_is_none(fused: bool) -> None:
     assert scaler.get_scale() == 512.0
 
 
-@pytest.mark.parametrize("cls", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW,
-                                 torch.optim.Adagrad])
+@pytest.mark.parametrize(
+    "cls", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad]
+)
 def test_methods_see_unscaled_gradients_under_a_fused_optimizer(cls: type) -> None:
     model = mlp()
     optimizer = cls(model.parameters(), lr=0.01, fused=True)
@@ -179,10 +182,13 @@ def test_a_scheduler_that_wraps_step_changes_nothing() -> None:
 WHAT = ["model", "optimizer", "whole"]
 
 
-@pytest.mark.parametrize(("backend", "what"), [
-    pytest.param(b, w, marks=[pytest.mark.slow] if b == "inductor" else [])
-    for b, w in itertools.product(["eager", "inductor"], WHAT)
-])
+@pytest.mark.parametrize(
+    ("backend", "what"),
+    [
+        pytest.param(b, w, marks=[pytest.mark.slow] if b == "inductor" else [])
+        for b, w in itertools.product(["eager", "inductor"], WHAT)
+    ],
+)
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_compiled_training_keeps_regulariser_and_masks(backend: str, what: str) -> None:
     torch.compiler.reset()

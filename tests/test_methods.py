@@ -30,8 +30,9 @@ def test_every_in_loop_method_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "adamw", "rmsprop", "nadam",
-                                       "adagrad", "rprop"])
+@pytest.mark.parametrize(
+    "optimizer", ["sgd", "nesterov", "adam", "adamw", "rmsprop", "nadam", "adagrad", "rprop"]
+)
 def test_the_count_is_exact_at_each_step_and_zeros_stay(name: str, optimizer: str) -> None:
     model = mlp()
     opt = OPTIMIZERS[optimizer](model)
@@ -57,13 +58,18 @@ def test_resume_is_bit_identical(name: str, cut: int) -> None:
         if saved is not None:
             sparsifier.load_state_dict(saved["s"])
         train(model, optimizer, steps, start=start)
-        return model, {"m": model.state_dict(), "o": optimizer.state_dict(),
-                       "s": sparsifier.state_dict()}
+        return model, {
+            "m": model.state_dict(),
+            "o": optimizer.state_dict(),
+            "s": sparsifier.state_dict(),
+        }
 
     whole, whole_state = run(STEPS)
     _, part = run(cut)
     resumed, state = run(STEPS - cut, part, cut)
-    assert all(torch.equal(p, q) for p, q in zip(whole.parameters(), resumed.parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(whole.parameters(), resumed.parameters(), strict=True)
+    )
     for layer, mask in whole_state["s"]["masks"].items():
         assert torch.equal(mask, state["s"]["masks"][layer])
 

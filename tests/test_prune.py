@@ -16,7 +16,12 @@ def naive_global(weights: list[np.ndarray], keep: int) -> list[np.ndarray]:
     order = sorted(range(len(flat)), key=lambda i: (-flat[i], i))
     mask = np.zeros(len(flat), bool)
     mask[order[:keep]] = True
-    return [m.reshape(w.shape) for m, w in zip(np.split(mask, np.cumsum([w.size for w in weights])[:-1]), weights, strict=True)]
+    return [
+        m.reshape(w.shape)
+        for m, w in zip(
+            np.split(mask, np.cumsum([w.size for w in weights])[:-1]), weights, strict=True
+        )
+    ]
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.29, 0.9, 0.998])
@@ -26,8 +31,11 @@ def test_global_magnitude_equals_the_naive_twin(sparsity: float) -> None:
     total = sum(w.size for w in weights)
     masks = st.prune(model, sparsity)
     for wanted, mask, weight, p in zip(
-        naive_global(weights, st.masks.kept(total, sparsity)), masks.values(), weights,
-        st.select(model).values(), strict=True,
+        naive_global(weights, st.masks.kept(total, sparsity)),
+        masks.values(),
+        weights,
+        st.select(model).values(),
+        strict=True,
     ):
         assert np.array_equal(mask.numpy(), wanted)
         assert np.array_equal(p.detach().numpy(), weight * wanted)

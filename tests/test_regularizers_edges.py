@@ -8,12 +8,12 @@ import math
 import pytest
 import torch
 
-from regularizer_oracles import (
+from sparsetrain.regularizers import L1, L2, HyperSparse, Regularizer
+from tests.regularizer_oracles import (
     ALL,
     WAYS,
     Way,
 )
-from sparsetrain.regularizers import L1, L2, HyperSparse, Regularizer
 
 W10 = (0.5, -0.3, 0.1, -0.05, 0.02, 0.8, -0.01, 0.25, -0.6, 0.04)
 

@@ -10,7 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regularizer_oracles import (
+from sparsetrain.kernels import regularizer as kernel
+from sparsetrain.kernels.order import kth_smallest_magnitude
+from sparsetrain.regularizers import L1, L2, HyperSparse, Regularizer
+from tests.regularizer_oracles import (
     ALL,
     WAYS,
     Way,
@@ -20,9 +23,6 @@ from regularizer_oracles import (
     gradient,
     layers,
 )
-from sparsetrain.kernels import regularizer as kernel
-from sparsetrain.kernels.order import kth_smallest_magnitude
-from sparsetrain.regularizers import L1, L2, HyperSparse, Regularizer
 
 
 @pytest.mark.parametrize("regularizer", ALL, ids=str)
@@ -105,7 +105,7 @@ LAYOUTS = ("contiguous", "channels_last", "transposed", "gaps")
 def test_every_layout_of_weight_and_gradient_gives_the_same_values(
     layout: str, grad_layout: str, regularizer: Regularizer, monkeypatch
 ) -> None:
-    monkeypatch.setattr(kernel, "_CHUNK", 37)
+    monkeypatch.setattr(kernel, "_chunk_length", lambda weights: 37)
     base, start = torch.randn(6, 5, 3, 2), torch.randn(6, 5, 3, 2)
     expected = start + 0.25 * regularizer.grad([base])[0]
     target = views(start)[grad_layout]

@@ -58,8 +58,12 @@ def test_tied_weights_come_once_under_their_first_name() -> None:
 
 @pytest.mark.parametrize(
     "include",
-    ["encoder.linear*", re.compile(r"linear\d"), ["encoder.linear1.weight", "encoder.linear2.weight"],
-     lambda name, p: "linear" in name],
+    [
+        "encoder.linear*",
+        re.compile(r"linear\d"),
+        ["encoder.linear1.weight", "encoder.linear2.weight"],
+        lambda name, p: "linear" in name,
+    ],
 )
 def test_include_takes_names_globs_regexes_and_predicates(include: object) -> None:
     chosen = st.select(Transformer(), include=include)  # type: ignore[arg-type]
@@ -70,7 +74,9 @@ def test_a_glob_selects_no_bias_but_an_exact_name_selects_anything() -> None:
     assert list(st.select(mlp(), include="0.*")) == ["0.weight"]
     model = Transformer()
     assert list(st.select(model, include=["position", "scale", "tokens.weight"])) == [
-        "position", "scale", "tokens.weight",
+        "position",
+        "scale",
+        "tokens.weight",
     ]
 
 
@@ -95,7 +101,9 @@ def test_a_network_that_calls_a_part_module_keeps_that_name() -> None:
 
 
 def test_nothing_left_names_what_is_prunable() -> None:
-    with pytest.raises(ValueError, match=r"no prunable weight matches include='fc\*'\. Prunable here"):
+    with pytest.raises(
+        ValueError, match=r"no prunable weight matches include='fc\*'\. Prunable here"
+    ):
         st.select(mlp(), include="fc*")
     with pytest.raises(ValueError, match="nothing prunable"):
         st.select(nn.BatchNorm2d(3))

@@ -15,7 +15,9 @@ from sparsetrain.optimizers import same_shaped_state
 from tests.nets import OPTIMIZERS, Moving, batch, convnet, kept, loss_of, mlp, train
 
 
-def assert_zeros_are_zero(sparsifier: st.Sparsifier, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def assert_zeros_are_zero(
+    sparsifier: st.Sparsifier, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
     parameters = dict(model.named_parameters())
     for name, mask in sparsifier.masks.items():
         assert not parameters[name][~mask].any(), name
@@ -75,7 +77,7 @@ def test_grown_weights_get_the_optimizers_initial_state() -> None:
             if n in before:
                 grown = sparsifier.masks[n] & ~before[n]
                 assert grown.any()
-                assert (optimizer.state[p][key][grown] == pytest.approx(initial)), (name, n)
+                assert optimizer.state[p][key][grown] == pytest.approx(initial), (name, n)
 
 
 def test_the_model_is_left_untouched() -> None:
@@ -85,7 +87,9 @@ def test_the_model_is_left_untouched() -> None:
     assert list(model.state_dict()) == keys
     assert [type(m) for m in model.modules()] == modules
     twin = copy.deepcopy(model)
-    assert all(torch.equal(a, b) for a, b in zip(twin.parameters(), model.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(twin.parameters(), model.parameters(), strict=True)
+    )
     mlp().load_state_dict(model.state_dict())
     assert sparsifier.sparsity == pytest.approx(0.5, abs=0.01)
 
@@ -104,8 +108,11 @@ def test_accumulated_backwards_are_one_step() -> None:
 
 def test_several_parameter_groups_are_all_masked() -> None:
     model = mlp()
-    groups = [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[2].parameters()},
-              {"params": model[4].parameters(), "weight_decay": 0.1}]
+    groups = [
+        {"params": model[0].parameters(), "lr": 0.1},
+        {"params": model[2].parameters()},
+        {"params": model[4].parameters(), "weight_decay": 0.1},
+    ]
     optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9)
     sparsifier = st.Sparsifier(model, optimizer, st.methods.static(sparsity=0.8))
     train(model, optimizer, 3)
@@ -133,8 +140,9 @@ def test_parameters_frozen_later_stay_masked() -> None:
     frozen = model[0].weight.clone()
     train(model, optimizer, 2, start=1)
     mask = sparsifier.masks["0.weight"]
-    assert torch.equal(model[0].weight[mask & (model[0].weight != 0)],
-                       frozen[mask & (model[0].weight != 0)])
+    assert torch.equal(
+        model[0].weight[mask & (model[0].weight != 0)], frozen[mask & (model[0].weight != 0)]
+    )
     assert_zeros_are_zero(sparsifier, model, optimizer)
 
 
@@ -168,7 +176,9 @@ def test_resume_in_mid_schedule_is_bit_identical(name: str, loads_first: str) ->
     sparsifier = st.Sparsifier(model, optimizer, Moving(), seed=3)
     train(model, optimizer, 5)
     file = io.BytesIO()
-    torch.save({"m": model.state_dict(), "o": optimizer.state_dict(), "s": sparsifier.state_dict()}, file)
+    torch.save(
+        {"m": model.state_dict(), "o": optimizer.state_dict(), "s": sparsifier.state_dict()}, file
+    )
     train(model, optimizer, 5, start=5)
 
     file.seek(0)
@@ -187,7 +197,9 @@ def test_resume_in_mid_schedule_is_bit_identical(name: str, loads_first: str) ->
     train(again, other, 5, start=5)
     for n in sparsifier.masks:
         assert torch.equal(sparsifier.masks[n], resumed.masks[n])
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
+    )
     assert resumed._memory["updates"] == sparsifier._memory["updates"] == 5
     assert torch.equal(resumed._memory["seen"], sparsifier._memory["seen"])
 
@@ -255,8 +267,10 @@ def test_a_nan_weight_stops_at_once_and_names_step_and_layer() -> None:
 
 def test_lbfgs_and_sparse_adam_are_refused_in_one_sentence() -> None:
     model = mlp()
-    for optimizer in (torch.optim.LBFGS(model.parameters()),
-                      torch.optim.SparseAdam(list(model.parameters()))):
+    for optimizer in (
+        torch.optim.LBFGS(model.parameters()),
+        torch.optim.SparseAdam(list(model.parameters())),
+    ):
         with pytest.raises(ValueError, match=f"{type(optimizer).__name__} is not supported"):
             st.Sparsifier(model, optimizer, st.methods.static(sparsity=0.5))
         assert not optimizer._optimizer_step_pre_hooks

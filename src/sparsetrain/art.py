@@ -184,7 +184,7 @@ class ART:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken; model and optimizer are loaded by their own calls."""
+        """Continue where `state_dict` was taken; load model and optimizer by their own calls."""
         fields = dict(state["state"])
         fields["window"] = tuple((int(e), float(a)) for e, a in fields["window"])
         fields["best"] = Candidate(**fields["best"]) if fields["best"] else None
@@ -217,9 +217,7 @@ class ART:
             strength=self.strength,
         )
 
-    def _evaluate_pruned(
-        self, evaluate: Callable[[nn.Module], float]
-    ) -> tuple[Snapshot, float]:
+    def _evaluate_pruned(self, evaluate: Callable[[nn.Module], float]) -> tuple[Snapshot, float]:
         masks = self._border_masks()
         with _pruned(self._model, self._parameters, masks):
             if self._recalibrate is not None:
@@ -254,7 +252,9 @@ class ART:
         if self.state.outcome != "converged":
             _log.warning(
                 "ART %s after %d regularising epochs; pruning the best copy so far, of epoch %s",
-                "reached its cap" if self.state.outcome == "cap" else "saw the dense network collapse",
+                "reached its cap"
+                if self.state.outcome == "cap"
+                else "saw the dense network collapse",
                 max(epoch for epoch, _ in self.state.window),
                 self.state.chosen,
             )

@@ -32,14 +32,19 @@ class ArtRule:
     compat: Compat = None
 
     def __post_init__(self) -> None:
-        smallest = {"dense_epochs": 0, "finetune_epochs": 0, "max_regularize_epochs": 1, "window": 1}
+        smallest = {
+            "dense_epochs": 0,
+            "finetune_epochs": 0,
+            "max_regularize_epochs": 1,
+            "window": 1,
+        }
         for name, least in smallest.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} must be an int of at least {least}, got {value!r}")
         if self.window % 2 == 0:
             raise ValueError(
-                f"window must be odd, so that it has a centre, got {self.window}; try {self.window + 1}"
+                f"window must be odd, to have a centre, got {self.window}; try {self.window + 1}"
             )
         if self.compat not in (None, "paper"):
             raise ValueError(f"compat must be None or 'paper', got {self.compat!r}")
@@ -110,9 +115,7 @@ def transition(
     if state.phase == "done":
         raise ValueError("the run is done; start a new one to train on")
     _check_finite("train_accuracy", dense_accuracy)
-    state = replace(
-        state, epoch=state.epoch + 1, dense_peak=max(state.dense_peak, dense_accuracy)
-    )
+    state = replace(state, epoch=state.epoch + 1, dense_peak=max(state.dense_peak, dense_accuracy))
     if state.phase == "dense":
         return _enter(state, "regularize") if state.epoch >= rule.dense_epochs else state
     if state.phase == "finetune":
@@ -134,11 +137,7 @@ def _regularized(rule: ArtRule, state: ArtState, dense: float, pruned: float) ->
         better = current.mean > (state.best.accuracy if state.best else 0.0)
     else:
         # A mean over fewer epochs is no match for a full window's: the first full one replaces it.
-        better = (
-            state.best is None
-            or state.epoch <= rule.window
-            or current.mean > state.best.mean
-        )
+        better = state.best is None or state.epoch <= rule.window or current.mean > state.best.mean
     best = current if better else state.best
     state = replace(state, best=best)
     if paper:

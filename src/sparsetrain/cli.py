@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         return _fail(error, 130)
     except KeyboardInterrupt:
-        return _fail("interrupted before anything was written.", 130)
+        return _fail("interrupted before training began.", 130)
     except BrokenPipeError:
         # The reader of a pipe went away, as `| head` does; nothing is left to say to it.
         sys.stdout = None

@@ -26,7 +26,7 @@ class FiniteCheck:
                 self._fail(parameters, step)
             return
         peaks = torch.stack(
-            [n.to(tensors[0].device, torch.float32) for n in torch._foreach_norm(tensors, ord=torch.inf)]
+            [n.to(tensors[0].device, torch.float32) for n in _norms(tensors, ord=torch.inf)]
         )
         now = torch.where(torch.isfinite(peaks.sum()), 0, step)
         if self._first_bad is None:
@@ -52,6 +52,9 @@ class FiniteCheck:
             f"{' and more' if bad[3:] else ''}; lower the learning rate or the regulariser's "
             "strength, or go back to a checkpoint before this step"
         )
+
+
+_norms = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _finite_on_cpu(tensor: Tensor) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.optim import Optimizer
@@ -35,8 +35,8 @@ class StepHooks:
         self._skip = False
         # Hook bodies stay out of compiled graphs: they change Python state.
         self._handles = [
-            optimizer.register_step_pre_hook(torch.compiler.disable(self._pre)),
-            optimizer.register_step_post_hook(torch.compiler.disable(self._post)),
+            optimizer.register_step_pre_hook(cast("Any", torch.compiler.disable(self._pre))),
+            optimizer.register_step_post_hook(cast("Any", torch.compiler.disable(self._post))),
         ]
 
     def remove(self) -> None:
@@ -68,7 +68,7 @@ class StepHooks:
 
         if "closure" in kwargs:
             return args, {**kwargs, "closure": closure_then_before}
-        return (args[0], closure_then_before, *args[2:]), kwargs
+        return (*args[:1], closure_then_before, *args[2:]), kwargs
 
     def _post(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._outer is not None and _step_frame() is not self._outer:

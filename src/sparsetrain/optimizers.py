@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +24,14 @@ def check_supported(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter]
     """
     for cls, why in _REFUSED.items():
         if isinstance(optimizer, cls):
-            raise ValueError(f"{cls.__name__} is not supported: {why}; use SGD or Adam, for example")
+            raise ValueError(f"{cls.__name__} is not supported: {why}; use SGD or Adam, say")
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     missing = [name for name, p in parameters.items() if id(p) not in held]
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise ValueError(
-            f"selected parameter {missing[0]!r}{more} is not in the optimizer; add it to a parameter "
-            "group, or leave it dense with exclude=[…]"
+            f"selected parameter {missing[0]!r}{more} is not in the optimizer; add it to a "
+            "parameter group, or leave it dense with exclude=[…]"
         )
 
 
@@ -64,7 +65,7 @@ def initial_state(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, fl
     return {}
 
 
-def _group(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, object]:
+def _group(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any]:
     return next(
         group for group in optimizer.param_groups if any(p is parameter for p in group["params"])
     )

@@ -15,9 +15,16 @@ from .types import Criterion, Masks, View
 
 Scope: TypeAlias = Literal["global", "layer"]
 
+_CRITERIA: dict[str, Criterion] = {
+    "magnitude": criteria.magnitude,
+    "random": criteria.random,
+    "gradient": criteria.gradient,
+    "taylor": criteria.taylor,
+}
+
 
 def keep_largest(scores: Mapping[str, Tensor], sparsity: float, scope: Scope = "global") -> Masks:
-    """Masks that keep exactly `kept(N, sparsity)` of the N positions, those with the largest scores.
+    """Masks that keep exactly the `kept(N, sparsity)` largest of all N scores.
 
     Args:
         scores: name -> score, any shape.
@@ -66,13 +73,10 @@ def prune(
         ValueError: nothing is prunable, or an argument is out of range; the model is unchanged.
     """
     parameters = select(model, include, exclude)
-    score = getattr(criteria, criterion, None) if isinstance(criterion, str) else criterion
-    if score is None or criterion not in ("magnitude", "random", "gradient", "taylor") and isinstance(
-        criterion, str
-    ):
-        raise ValueError(
-            f"criterion must be magnitude, random, gradient, taylor or a function, got {criterion!r}"
-        )
+    score = _CRITERIA.get(criterion) if isinstance(criterion, str) else criterion
+    if score is None:
+        known = ", ".join(_CRITERIA)
+        raise ValueError(f"criterion must be {known} or a function, got {criterion!r}")
     view = View(
         step=0,
         weights={name: p.detach() for name, p in parameters.items()},

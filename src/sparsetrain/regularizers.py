@@ -158,11 +158,10 @@ class HyperSparse(_ClosedForm):
         n = sum(w.numel() for w in weights)
         rank = n - masks.kept(n, self.sparsity)
         dtypes = {w.dtype for w in weights}
-        if len(dtypes) > 1:  # mixed precision: one copy, so that one ranking spans all of them
-            wide = kernel.compute_dtype(list(dtypes))
-            border = kth_smallest_magnitude([w.to(wide) for w in weights], rank)
-        else:
-            border = kth_smallest_magnitude(weights, rank)
+        # In mixed precision one wider copy, so that one ranking spans all of them.
+        wide = kernel.compute_dtype(list(dtypes)) if len(dtypes) > 1 else weights[0].dtype
+        pieces = [piece.to(wide) for piece in kernel.chunks(weights)]
+        border = kth_smallest_magnitude(pieces, rank)
         slope = kernel.hypersparse_slope(weights, border)
         zero = slope.total - slope.total  # NaN where the weights are not finite
         return _Measured(slope.total, zero, partial(kernel.add_hypersparse_, slope=slope))
@@ -196,7 +195,7 @@ def _loss(regularizer: _ClosedForm, weights: Weights) -> Tensor:
 def _grad(regularizer: _ClosedForm, weights: Weights) -> list[Tensor]:
     names, tensors = _listed(weights)
     values = [w.detach() for w in tensors]
-    grads = [torch.zeros_like(w) for w in values]
+    grads = kernel.zeros_like(values)
     _measure(regularizer, names, values).add_(values, grads, 1.0)
     return grads
 

@@ -44,7 +44,9 @@ class Snapshot:
     def masks(self, parameters: Mapping[str, Tensor]) -> Masks:
         """The masks, in the shapes and on the devices of `parameters`."""
         return {
-            name: mask_algebra.unpack(bits, tuple(parameters[name].shape)).to(parameters[name].device)
+            name: mask_algebra.unpack(bits, tuple(parameters[name].shape)).to(
+                parameters[name].device
+            )
             for name, bits in self.bits.items()
         }
 

@@ -20,8 +20,6 @@ Grads: TypeAlias = Sequence[Tensor | None]
 ALIGNMENT = 0.6585
 """artanh(1/sqrt(3)) = 0.6584789, where sech^2 bends, rounded as the published code rounds it."""
 
-_CHUNK = 1 << 17  # two float32 scratch rows of this length (1 MB) stay in cache, measured best
-
 
 class Slope(NamedTuple):
     """The curve `height * sech^2(steepness * |w|)`, in the symbols of the source.
@@ -40,6 +38,22 @@ class Slope(NamedTuple):
 def compute_dtype(dtypes: Sequence[torch.dtype]) -> torch.dtype:
     """The dtype to compute in: float32 for the half precisions, else the widest given."""
     return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
+def chunks(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors as 1-D views of cache-sized pieces, in memory order; as they are off the CPU."""
+    if tensors[0].device.type != "cpu":
+        return list(tensors)
+    length = _chunk_length(tensors)
+    return [piece for tensor in tensors for piece in _memory_order(tensor).split(length)]
+
+
+def zeros_like(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Zeros of each tensor's shape, dtype, device and memory format."""
+    zeros = [torch.empty_like(tensor) for tensor in tensors]
+    for piece in chunks(zeros):  # views: an empty_like has no gaps
+        piece.zero_()
+    return zeros
 
 
 def hypersparse_slope(weights: Sequence[Tensor], border: Tensor) -> Slope:
@@ -67,7 +81,8 @@ def add_hypersparse_(
         _add_on_device_(weights, grads, slope, scale)
         return
     steepness, height = float(slope.steepness), float(slope.height)
-    if height == 0.0:
+    factor = 4.0 * height * float(scale)
+    if factor == 0.0:
         return
 
     def add_(weight: Tensor, grad: Tensor, scratch: Tensor, other: Tensor) -> None:
@@ -76,8 +91,7 @@ def add_hypersparse_(
         # 1 - tanh^2 loses every digit, and torch's sigmoid is 8x faster than its tanh.
         scratch.mul_(-2.0 * steepness).sigmoid_().addcmul_(scratch, scratch, value=-1)
         torch.sign(weight, out=other)  # not copysign: exact zeros must get no gradient
-        factor = _clamp(4.0 * height * float(scale), torch.finfo(scratch.dtype).max)
-        grad.addcmul_(scratch, other, value=factor)
+        grad.addcmul_(scratch, other, value=_clamp(factor, torch.finfo(scratch.dtype).max))
 
     _each_chunk_(weights, grads, add_)
 
@@ -119,7 +133,7 @@ def _slope_on_cpu(weights: Sequence[Tensor], border: float, limit: float) -> Slo
     steepness = min(ALIGNMENT / border, limit) if border > 0.0 else 0.0
     total, activation = 0.0, 0.0
     for dtype, chunks in _chunks_by_dtype(weights):
-        scratch = torch.empty(_longest(weights), dtype=dtype)
+        scratch = torch.empty(_chunk_length(weights), dtype=dtype)
         row = scratch.numpy()
         for chunk in chunks:
             part = scratch[: chunk.numel()]
@@ -176,7 +190,7 @@ def _sum(weights: Sequence[Tensor], fill: Callable[[Tensor, Tensor], Tensor]) ->
         return fill(flat, flat).sum(dtype=accumulate)
     total = 0.0
     for dtype, chunks in _chunks_by_dtype(weights):
-        scratch = torch.empty(_longest(weights), dtype=dtype)
+        scratch = torch.empty(_chunk_length(weights), dtype=dtype)
         for chunk in chunks:
             total += _total(fill(chunk, scratch[: chunk.numel()]))
     return total
@@ -193,16 +207,14 @@ def _each_chunk_(
     grads: Grads,
     add_: Callable[[Tensor, Tensor, Tensor, Tensor], object],
 ) -> None:
-    scratch = {
-        dtype: torch.empty(2, _longest(weights), dtype=dtype)
-        for dtype in {_wide(w) for w in weights}
-    }
+    length = _chunk_length(weights)
+    scratch = {dtype: torch.empty(2, length, dtype=dtype) for dtype in {_wide(w) for w in weights}}
     for weight, grad in zip(weights, grads, strict=True):
         if grad is None:
             continue
         first, second = scratch[_wide(weight)]
         packed = _packed(weight, grad)
-        for source, target in zip(*(t.split(_CHUNK) for t in packed[:2]), strict=True):
+        for source, target in zip(*(t.split(length) for t in packed[:2]), strict=True):
             n = source.numel()
             add_(source.to(first.dtype), target, first[:n], second[:n])
         if packed.spill is not None:
@@ -229,10 +241,9 @@ def _packed(weight: Tensor, grad: Tensor) -> _Packed:
 
 
 def _chunks_by_dtype(weights: Sequence[Tensor]) -> Iterator[tuple[torch.dtype, Iterator[Tensor]]]:
-    for dtype in (torch.float32, torch.float64):
-        group = [w for w in weights if _wide(w) is dtype]
-        if group:
-            yield dtype, (c.to(dtype) for w in group for c in _memory_order(w).split(_CHUNK))
+    for dtype in dict.fromkeys(_wide(w) for w in weights):  # in order: sums are bit-identical
+        group = chunks([w for w in weights if _wide(w) is dtype])
+        yield dtype, (chunk.to(dtype) for chunk in group)
 
 
 def _memory_order(weight: Tensor) -> Tensor:
@@ -242,7 +253,13 @@ def _memory_order(weight: Tensor) -> Tensor:
     return weight.permute(order).reshape(-1)
 
 
-def _longest(weights: Sequence[Tensor]) -> int:
+# Entries handled at once: the scratch rows stay in cache from pass to pass. One fixed partition, so
+# that results do not depend on the number of threads; below the 32,768 at which torch wakes its
+# other threads, because on a busy machine hundreds of short parallel regions cost 20 to 2,000 ms.
+_CHUNK = (1 << 15) - 64
+
+
+def _chunk_length(weights: Sequence[Tensor]) -> int:
     return min(_CHUNK, max(w.numel() for w in weights))
 
 

@@ -112,7 +112,9 @@ def create(name: str, *, sparsity: float, total_steps: int, **options: Any) -> M
         raise ValueError(f"{name!r} is a method of family {entry.family!r}; use {entry.call}")
     known = [option.name for option in entry.options]
     if unknown := [key for key in options if key not in known]:
-        raise ValueError(f"method {name!r} has no option {unknown[0]!r}; {_suggest(unknown[0], known)}")
+        raise ValueError(
+            f"method {name!r} has no option {unknown[0]!r}; {_suggest(unknown[0], known)}"
+        )
     return entry.make(sparsity=sparsity, total_steps=total_steps, **options)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import sys
 import typing
 from collections.abc import Sequence
@@ -141,12 +142,15 @@ def _check_names(argv: Sequence[str], kind: type, prog: str) -> None:
 
 
 def _sentence(boxes: str, prog: str) -> str:
-    """The first section of tyro's box as one line."""
-    rows = [row.strip("│ ").strip() for row in boxes.splitlines()]
-    body: list[str] = []
-    for row in rows[1:] if rows and rows[0].startswith("╭") else rows:
-        if row.startswith(("─", "╰")):
-            break
-        body.append(row)
-    text = " ".join(body).removeprefix("Error parsing ") or "the options could not be read"
+    """The body of tyro's first box as one line; a box is ruled in Unicode or in ASCII."""
+    rows = [row.strip("│| ") for row in boxes.splitlines() if row.strip()]
+    rows = rows[1:]  # the title
+    if rows and _is_rule(rows[0]):
+        rows = rows[1:]
+    body = " ".join(itertools.takewhile(lambda row: not _is_rule(row), rows))
+    text = body.removeprefix("Error parsing ").strip() or "the options could not be read"
     return f"{text.rstrip('.')}. See `{prog} --help`."
+
+
+def _is_rule(row: str) -> bool:
+    return not row.strip("─-╰╯+ ")

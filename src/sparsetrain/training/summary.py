@@ -29,15 +29,11 @@ def headline(config: TrainConfig, session: Session, path: Path) -> str:
 
 def summary(record: dict[str, Any], path: Path) -> str:
     """What came out, as an aligned table; the last line says where it lies."""
-    sparsity, flops = record["sparsity"], record["flops"]
+    flops = record["flops"]
     rows = [
         ("test accuracy", f"{_percent(record['test_accuracy'])}{_selected(record)}"),
         *_dense(record),
-        (
-            "zeros",
-            f"{_percent(sparsity['achieved'])} (asked for {100 * sparsity['target']:g} %): "
-            f"{record['kept_weights']:,} of {record['prunable_weights']:,} weights are left",
-        ),
+        ("zeros", _zeros(record)),
         *_art(record),
         (
             "FLOPs, sparse / dense",
@@ -49,6 +45,16 @@ def summary(record: dict[str, Any], path: Path) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _zeros(record: dict[str, Any]) -> str:
+    sparsity, total = record["sparsity"], record["prunable_weights"]
+    if not sparsity["target"]:
+        return f"none in {total:,} weights: the dense control"
+    return (
+        f"{_percent(sparsity['achieved'])} (asked for {100 * sparsity['target']:g} %): "
+        f"{record['kept_weights']:,} of {total:,} weights are left"
+    )
 
 
 def _selected(record: dict[str, Any]) -> str:

@@ -1,0 +1,115 @@
+"""Write the README's generated blocks from the records, or check that they are up to date.
+
+python scripts/readme.py            # write
+python scripts/readme.py --check    # exit 1 if a block is stale
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDS = ROOT / "benchmarks" / "records"
+
+
+def fashion_mnist() -> str:
+    """The table of the three Fashion-MNIST runs."""
+    rows = [
+        "| method | zeros | weights left | test accuracy | against dense | epochs | time |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    names = ("dense", "art-0.9", "art-0.98")
+    records = [json.loads((RECORDS / f"fashion-mnist-{name}.json").read_text()) for name in names]
+    dense = records[0]["test_accuracy"]
+    for record in records:
+        target = record["sparsity"]["target"]
+        zeros = 0.0 if record["method"] == "dense" else target
+        against = "" if zeros == 0 else f"{100 * (record['test_accuracy'] - dense):+.2f}"
+        name = "dense control" if zeros == 0 else "ART + HyperSparse"
+        rows.append(
+            f"| {name} | {100 * zeros:.0f} % | {record['kept_weights']:,} of "
+            f"{record['prunable_weights']:,} | {100 * record['test_accuracy']:.2f} % | {against} | "
+            f"{record['epochs']} | {record['seconds']['total'] / 60:.0f} min |"
+        )
+    device = records[0]["device"].removeprefix("cpu: ")
+    torch_version = records[0]["versions"]["torch"]
+    rows.append(
+        f"\n{records[0]['threads']} threads, {device}, {records[0]['precision']}, torch "
+        f"{torch_version}, seed {records[0]['seed']}."
+    )
+    return "\n".join(rows)
+
+
+def regularizer() -> str:
+    """The table of benchmarks/regularizer.py."""
+    record = json.loads((RECORDS / "regularizer.json").read_text())
+    rows = [
+        "| HyperSparse gradient | sort-based formula | ours | ratio | deviation / largest gradient |",
+        "|---|---|---|---|---|",
+    ]
+    for row in record["results"]:
+        ms = row["milliseconds"]
+        rows.append(
+            f"| {row['weights'] / 1e6:.2f} M weights ({row['name']}) | "
+            f"{ms['sort']['median']:.0f} ms | {ms['add_grad_']['median']:.1f} ms | "
+            f"{row['ratio']['add_grad_']:.0f}x | {row['deviation']['grad']:.0e} |"
+        )
+    torch_version = record["versions"]["torch"]
+    rows.append(f"\n{record['device']}, {record['threads']} thread, torch {torch_version}.")
+    return "\n".join(rows)
+
+
+def demo() -> str:
+    """The demo's own output, from docs/demo.txt, with the middle epochs left out."""
+    lines = (ROOT / "docs" / "demo.txt").read_text().rstrip().splitlines()
+    epochs = [i for i, line in enumerate(lines) if line.startswith("epoch")]
+    shown = set(range(len(lines))) - set(epochs)
+    shown |= set(epochs[:2] + epochs[-1:])
+    kinds = [lines[i].split()[2] for i in epochs]
+    for before, after, i, j in zip(kinds, kinds[1:], epochs, epochs[1:], strict=False):
+        if before != after:
+            shown |= {i, j}
+    out, gap = [], False
+    for i, line in enumerate(lines):
+        if i in shown:
+            out += ["…"] if gap else []
+            out.append(line)
+        gap = i not in shown
+    return "```\n" + "\n".join(out) + "\n```"
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "demo": demo,
+    "table:fashion-mnist": fashion_mnist,
+    "table:regularizer": regularizer,
+}
+
+
+def filled(text: str) -> str:
+    """The README with every generated block written anew."""
+    for name, make in BLOCKS.items():
+        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+        before, _, rest = text.partition(start)
+        _, _, after = rest.partition(end)
+        text = f"{before}{start}\n{make()}\n{end}{after}"
+    return text
+
+
+def main() -> int:
+    """Write or check; see the module's docstring."""
+    readme = ROOT / "README.md"
+    old = readme.read_text()
+    new = filled(old)
+    if "--check" in sys.argv[1:]:
+        if new != old:
+            print("README.md is stale: run python scripts/readme.py")
+        return int(new != old)
+    readme.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""The arrows of docs/architecture.md: who may import whom; and every public name is documented."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "sparsetrain"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+# Each layer may import those before it; files that share a line are one layer.
+LAYERS = (
+    ("types", "kernels"),
+    ("masks", "selection", "schedules"),
+    ("distributions", "criteria", "regularizers", "batchnorm", "optimizers", "snapshot"),
+    ("hooks", "finite", "rollback", "agreement", "prune"),
+    ("sparsifier", "methods"),
+    ("art_rule", "art"),
+)
+LIBRARY = {name for layer in LAYERS for name in layer}
+EDGE = {"models", "data", "training", "cli", "__main__"}
+
+
+def unit(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Units of the package and top-level packages from outside that a file imports anywhere."""
+    found: set[str] = set()
+    package = path.relative_to(SOURCE).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {"ext:" + alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add("ext:" + (node.module or "").split(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1]
+            inside = (*base, *(node.module or "").split(".")) if node.module else base
+            names = [inside[0]] if inside else [alias.name for alias in node.names]
+            found |= set(names)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_follow_the_arrows(path: Path) -> None:
+    name = unit(path)
+    if name == "__init__":
+        return
+    assert name in LIBRARY | EDGE, f"put {name} into a layer of this test and of the document"
+    inner = {i for i in imports(path) if not i.startswith("ext:") and i != name}
+    if name in LIBRARY:
+        level = next(i for i, layer in enumerate(LAYERS) if name in layer)
+        allowed = {unit for layer in LAYERS[: level + 1] for unit in layer}
+        assert inner <= allowed
+        outside = {i[4:] for i in imports(path) if i.startswith("ext:")}
+        assert outside <= {"torch", "numpy", "__future__"} | set(sys.stdlib_module_names)
+    elif name in ("models", "data"):
+        assert inner <= LIBRARY
+
+
+def test_importing_the_library_brings_no_edge_dependency() -> None:
+    heavy = ["sklearn", "matplotlib", "rich", "tyro", "yaml", "cattrs", "PIL", "torch._dynamo"]
+    edge = [f"sparsetrain.{name}" for name in sorted(EDGE)]
+    code = f"import sys, sparsetrain; sys.exit([m for m in {heavy + edge} if m in sys.modules] or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def public_nodes(path: Path) -> list[tuple[str, ast.AST]]:
+    nodes: list[tuple[str, ast.AST]] = [("module", ast.parse(path.read_text()))]
+    for node in nodes[0][1].body:  # type: ignore[attr-defined]
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            nodes.append((node.name, node))
+    return nodes
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_every_public_name_has_a_docstring(path: Path) -> None:
+    missing = [
+        name
+        for name, node in public_nodes(path)
+        if not ast.get_docstring(node)  # type: ignore[arg-type]
+    ]
+    assert not missing
+
+
+def test_the_document_names_every_unit() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    assert not [name for name in LIBRARY | EDGE - {"__main__"} if name not in text]

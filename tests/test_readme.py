@@ -1,0 +1,57 @@
+"""The README's code runs, and its numbers are those of the records."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
+
+
+def test_generated_blocks_are_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "readme.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.split("\n")[0])
+def test_every_python_block_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(code, "README.md", "exec"), {})
+    assert "zeros" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("side", ["-", "+"])
+def test_both_sides_of_the_diff_run_and_only_ours_is_sparse(
+    side: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (diff,) = blocks("diff")
+    code = "\n".join(line[1:] for line in diff.splitlines() if line[:1] in (" ", side) or not line)
+    scope = {
+        "MyNet": lambda: nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 3)),
+        "loader": [(torch.randn(8, 6), torch.randint(0, 3, (8,))) for _ in range(4)],
+        "loss_fn": nn.functional.cross_entropy,
+        "epochs": 3,
+    }
+    exec(compile(code, "README.md", "exec"), scope)
+    (saved,) = os.listdir(tmp_path)
+    weights = torch.load(tmp_path / saved, weights_only=True)
+    zeros = sum(int((weights[f"{i}.weight"] == 0).sum()) for i in (0, 2))
+    assert zeros == (162 if side == "+" else 0)  # 90 % of 6 x 20 + 20 x 3
+    assert (saved == "sparse.pt") == (side == "+")
