@@ -47,7 +47,7 @@ def regularizer() -> str:
     """The table of benchmarks/regularizer.py."""
     record = json.loads((RECORDS / "regularizer.json").read_text())
     rows = [
-        "| HyperSparse gradient | sort-based formula | ours | ratio | deviation / largest gradient |",
+        "| HyperSparse gradient | by sorting | ours | ratio | deviation / largest gradient |",
         "|---|---|---|---|---|",
     ]
     for row in record["results"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -50,8 +49,8 @@ def test_both_sides_of_the_diff_run_and_only_ours_is_sparse(
         "epochs": 3,
     }
     exec(compile(code, "README.md", "exec"), scope)
-    (saved,) = os.listdir(tmp_path)
-    weights = torch.load(tmp_path / saved, weights_only=True)
+    (saved,) = tmp_path.iterdir()
+    weights = torch.load(saved, weights_only=True)
     zeros = sum(int((weights[f"{i}.weight"] == 0).sum()) for i in (0, 2))
     assert zeros == (162 if side == "+" else 0)  # 90 % of 6 x 20 + 20 x 3
-    assert (saved == "sparse.pt") == (side == "+")
+    assert (saved.name == "sparse.pt") == (side == "+")

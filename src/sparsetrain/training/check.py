@@ -51,7 +51,7 @@ def _ranges(config: TrainConfig) -> None:
     _at_least("keep", run.keep, 1)
     _at_least("seed", run.seed, 0)
     _at_least("split_seed", data.split_seed, 0)
-    for name, number in (("width", config.model.width), ("crop_padding", data.crop_padding)):
+    for name, number in _optional(config):
         if number is not None:
             _at_least(name, number, 0 if name == "crop_padding" else 1)
     _within("validation", data.validation, 0, 1, below=True)
@@ -64,6 +64,14 @@ def _ranges(config: TrainConfig) -> None:
         _within("milestones", milestone, 0, 1, above=True, below=True)
     if optim.nesterov and (optim.optimizer != "sgd" or optim.momentum == 0):
         raise BadInput("nesterov needs optimizer=sgd and momentum above 0.")
+
+
+def _optional(config: TrainConfig) -> tuple[tuple[str, int | None], ...]:
+    return (
+        ("width", config.model.width),
+        ("crop_padding", config.data.crop_padding),
+        ("threads", config.run.threads),
+    )
 
 
 def _art(config: TrainConfig, options: ArtOptions) -> TrainConfig:

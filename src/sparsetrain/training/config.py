@@ -95,6 +95,8 @@ class RunConfig:
     """auto, cpu, cuda, cuda:1, ..."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the device computes in it, else fp32."""
+    threads: int | None = None
+    """CPU threads; None is one where a step is small, else torch's own choice."""
     channels_last: bool = True
     """Memory layout that convolutions prefer."""
     deterministic: bool = False
@@ -126,4 +128,4 @@ class TrainConfig:
 SECTIONS = ("data", "model", "sparse", "options", "optim", "run")
 
 # Where a run lies and how it is watched; two runs that differ only here are the same run.
-NOT_IDENTITY = frozenset({"data_dir", "download", "out", "resume", "keep"})
+NOT_IDENTITY = frozenset({"data_dir", "download", "threads", "out", "resume", "keep"})

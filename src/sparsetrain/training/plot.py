@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 _DENSE, _PRUNED, _INK, _FAINT = "#2563a8", "#d9541e", "#1f2933", "#6b7785"
@@ -87,11 +88,11 @@ def _mark_ends(
     """Write what to compare: the dense network before regularising, the pruned at the end."""
     if dense:
         reached = dense[dense_epochs - 1]
-        _mark(axes, reached, _DENSE, offset=(-2, 8), align="right")
+        _mark(axes, reached, _DENSE, offset=(-2, -15), align="right")
         if pruned:
             axes.axhline(reached[1], color=_DENSE, linewidth=1, linestyle=":", zorder=1)
     if pruned:
-        _mark(axes, pruned[-1], _PRUNED, offset=(-2, -14), align="right")
+        _mark(axes, pruned[-1], _PRUNED, offset=(-2, -15), align="right")
 
 
 def _mark(
@@ -103,6 +104,7 @@ def _mark(
         xytext=offset,
         textcoords="offset points",
         ha=align,
+        path_effects=[withStroke(linewidth=3, foreground="white")],
         color=color,
         fontsize=10,
         fontweight="bold",

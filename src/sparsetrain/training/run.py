@@ -14,7 +14,7 @@ import torch
 from . import checkpoint
 from .check import resolve
 from .config import TrainConfig
-from .device import determinism
+from .device import cpu_threads, determinism
 from .errors import BadInput, Interrupted, RunFailed
 from .finish import finish
 from .folder import RunFolder, default_path
@@ -54,7 +54,9 @@ def train(config: TrainConfig, *, reporter: Reporter, command: str = "") -> dict
         reporter.say(headline(config, state.session, path))
         if epoch:
             reporter.say(f"continuing after epoch {epoch}.")
-        with _guarded(folder, state, reporter):
+        step_flops = state.flops.total * config.optim.batch_size
+        threads = cpu_threads(config.run.threads, step_flops=step_flops)
+        with threads, _guarded(folder, state, reporter):
             _epochs(state, folder, reporter)
             return finish(state, folder, command=command)
 
