@@ -67,7 +67,9 @@ def test_imports_follow_the_arrows(path: Path) -> None:
 def test_importing_the_library_brings_no_edge_dependency() -> None:
     heavy = ["sklearn", "matplotlib", "rich", "tyro", "yaml", "cattrs", "PIL", "torch._dynamo"]
     edge = [f"sparsetrain.{name}" for name in sorted(EDGE)]
-    code = f"import sys, sparsetrain; sys.exit([m for m in {heavy + edge} if m in sys.modules] or 0)"
+    code = (
+        f"import sys, sparsetrain; sys.exit([m for m in {heavy + edge} if m in sys.modules] or 0)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -54,17 +54,19 @@ def parse_train(argv: Sequence[str]) -> TrainArgs:
     if method is not None and method != values.get("method", TrainConfig().sparse.method):
         values = _keep_shared(values, method)
     base = build(values)
-    kinds = section_types(base.sparse.method)
+    kinds, method = section_types(base.sparse.method), base.sparse.method
+    # The help's headings are these names; the method's own options stand under the method's.
+    heading = {key: method.replace("-", "_") if key == "options" else key for key in SECTIONS}
     layout = dataclasses.make_dataclass(
         "Train",
         [("command", Command, field(default_factory=Command))]
-        + [(key, kinds[key], field(default_factory=kinds[key])) for key in SECTIONS],
+        + [(heading[key], kinds[key], field(default_factory=kinds[key])) for key in SECTIONS],
         frozen=True,
     )
-    default = layout(**{key: getattr(base, key) for key in SECTIONS})
-    about = f"Train a sparse network. Options of --method {base.sparse.method} are listed too."
+    default = layout(**{heading[key]: getattr(base, key) for key in SECTIONS})
+    about = f"Train a sparse network. Options of --method {method} are listed too."
     parsed: Any = parse(layout, argv, prog="sparsetrain train", about=about, default=default)
-    settings = TrainConfig(**{key: getattr(parsed, key) for key in SECTIONS})
+    settings = TrainConfig(**{key: getattr(parsed, heading[key]) for key in SECTIONS})
     return TrainArgs(settings, parsed.command.json)
 
 

@@ -15,7 +15,7 @@ _FROM_THE_RUN = frozenset({"sparsity", "total_steps", "masks"})
 class ArtOptions:
     """ART's three phases, and the regulariser of the second.
 
-    Source: Rosenhahn et al. 2023, arXiv 2308.07163. Deviates: the regularising phase has a cap.
+    Source: Glandorf et al. 2023, arXiv 2308.07163. Deviates: the regularising phase has a cap.
     """
 
     dense_epochs: int | None = None
