@@ -70,7 +70,8 @@ def test_importing_the_library_brings_no_edge_dependency() -> None:
     code = (
         f"import sys, sparsetrain; sys.exit([m for m in {heavy + edge} if m in sys.modules] or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from ..masks import check_sparsity
 from .config import TrainConfig
 from .errors import BadInput
 from .options import ArtOptions
@@ -17,8 +18,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         config: as built from a file and flags.
     Returns:
         The same tree; ART's `dense_epochs` and `max_regularize_epochs` are numbers, `epochs` is the
-        most the run can take, `compat: paper` has no validation
-        split, `dense` no sparsity.
+        most the run can take, `compat: paper` has no validation split, `dense` no sparsity.
     Raises:
         BadInput: a value out of its range.
     """
@@ -34,14 +34,10 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 
 def _sparsity(value: float) -> None:
-    if 0 <= value < 1:
-        return
-    hint = ""
-    if 1 < value < 100:
-        hint = f" Did you mean {value / 100:g}?"
-    elif value == 1:
-        hint = " 1 would leave no weight; try 0.99."
-    raise BadInput(f"sparsity must be in [0, 1), got {value:g}.{hint}")
+    try:
+        check_sparsity(value)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
 
 
 def _ranges(config: TrainConfig) -> None:

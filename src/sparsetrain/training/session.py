@@ -17,7 +17,7 @@ from .config import DataConfig, ModelConfig, TrainConfig
 from .device import Place, place
 from .errors import BadInput
 from .optimizer import make_optimizer
-from .plan import Plan, make_plan
+from .plans import Plan, make_plan
 
 _EVAL_BATCH = 500
 

@@ -10,7 +10,7 @@ from torch import nn
 from .best import better
 from .flops import TRAIN_FACTOR
 from .loop import evaluate, train_epoch
-from .plan import Phase
+from .plans import Phase
 from .progress import Reporter
 from .schedule import rate
 from .state import RunState

@@ -1,155 +1,23 @@
-"""What differs between methods in one loop: the phases of a run, its masks, and when it ends."""
+"""ART as a plan: three phases, the second of which ends by ART's rule."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .. import methods
-from ..art import ART
-from ..batchnorm import recalibrate_batchnorm_
-from ..data.loader import Loader
-from ..regularizers import L1, L2, HyperSparse, Regularizer
-from ..sparsifier import Sparsifier
-from .config import ArtOptions, TrainConfig
+from ...art import ART
+from ...batchnorm import recalibrate_batchnorm_
+from ...data.loader import Loader
+from ...regularizers import L1, L2, HyperSparse, Regularizer
+from ..config import ArtOptions, TrainConfig
+from .base import Phase
 
 _RECALIBRATION_IMAGES = 2048
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of epochs with one learning-rate schedule.
-
-    Attributes:
-        name: as in the metrics.
-        first: the run's epoch it began with, from 0.
-        epochs: its length, or the most it can be.
-        last: whether the run ends with it; earlier phases keep a constant learning rate.
-    """
-
-    name: str
-    first: int
-    epochs: int
-    last: bool
-
-
-class Plan(Protocol):
-    """The phases of a run under one method."""
-
-    @property
-    def phase(self) -> Phase:
-        """The phase that the next epoch belongs to."""
-        ...
-
-    @property
-    def masks(self) -> Mapping[str, Tensor]:
-        """name -> bool mask, True where the weight is active."""
-        ...
-
-    @property
-    def sparsity(self) -> float:
-        """The fraction of zeros now."""
-        ...
-
-    def end_epoch(
-        self, epoch: int, accuracy: float, evaluate: Callable[[nn.Module], float]
-    ) -> dict[str, float]:
-        """Note the end of epoch `epoch` (from 0); returns what the metrics line gains."""
-        ...
-
-    def end_after(self, epoch: int) -> int:
-        """Epochs of the whole run, or the most it can take, once `epoch` are done."""
-        ...
-
-    def facts(self) -> dict[str, Any]:
-        """What the record gains."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything resume needs."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        ...
-
-    def finalize(self) -> None:
-        """Take the hooks off; the zeros stay."""
-        ...
-
-
-def make_plan(config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Loader) -> Plan:
-    """Attach the method that the settings name.
-
-    Args:
-        config: resolved settings.
-        train: for the number of steps, and for ART's batch-norm recalibration.
-    Raises:
-        ValueError: options the method does not take, or nothing prunable.
-    """
-    if config.sparse.method == "art":
-        return ArtPlan(config, model, optimizer, train)
-    return SinglePlan(config, model, optimizer, steps=config.optim.epochs * len(train))
-
-
-class SinglePlan:
-    """An in-loop method: one phase."""
-
-    def __init__(
-        self, config: TrainConfig, model: nn.Module, optimizer: Optimizer, *, steps: int
-    ) -> None:
-        options = {
-            field.name: getattr(config.options, field.name)
-            for field in dataclasses.fields(config.options)
-        }
-        method = methods.create(
-            config.sparse.method, sparsity=config.sparse.sparsity, total_steps=steps, **options
-        )
-        self.phase = Phase("train", first=0, epochs=config.optim.epochs, last=True)
-        self._sparsifier = Sparsifier(model, optimizer, method, seed=config.run.seed)
-
-    @property
-    def masks(self) -> Mapping[str, Tensor]:
-        """The engine's masks."""
-        return self._sparsifier.masks
-
-    @property
-    def sparsity(self) -> float:
-        """The engine's sparsity."""
-        return self._sparsifier.sparsity
-
-    def end_epoch(
-        self, epoch: int, accuracy: float, evaluate: Callable[[nn.Module], float]
-    ) -> dict[str, float]:
-        """Nothing to decide; the method acts within the epoch."""
-        return {}
-
-    def end_after(self, epoch: int) -> int:
-        """As many as asked for."""
-        return self.phase.epochs
-
-    def facts(self) -> dict[str, Any]:
-        """Nothing beyond the masks."""
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """The engine's."""
-        return self._sparsifier.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The engine's."""
-        self._sparsifier.load_state_dict(state)
-
-    def finalize(self) -> None:
-        """The engine's."""
-        self._sparsifier.finalize()
 
 
 class ArtPlan:

@@ -1,0 +1,71 @@
+"""What differs between methods in one loop: the phases of a run, its masks, and when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of epochs with one learning-rate schedule.
+
+    Attributes:
+        name: as in the metrics.
+        first: the run's epoch it began with, from 0.
+        epochs: its length, or the most it can be.
+        last: whether the run ends with it; earlier phases keep a constant learning rate.
+    """
+
+    name: str
+    first: int
+    epochs: int
+    last: bool
+
+
+class Plan(Protocol):
+    """The phases of a run under one method."""
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that the next epoch belongs to."""
+        ...
+
+    @property
+    def masks(self) -> Mapping[str, Tensor]:
+        """name -> bool mask, True where the weight is active."""
+        ...
+
+    @property
+    def sparsity(self) -> float:
+        """The fraction of zeros now."""
+        ...
+
+    def end_epoch(
+        self, epoch: int, accuracy: float, evaluate: Callable[[nn.Module], float]
+    ) -> dict[str, float]:
+        """Note the end of epoch `epoch` (from 0); returns what the metrics line gains."""
+        ...
+
+    def end_after(self, epoch: int) -> int:
+        """Epochs of the whole run, or the most it can take, once `epoch` are done."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What the record gains."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything resume needs."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        ...
+
+    def finalize(self) -> None:
+        """Take the hooks off; the zeros stay."""
+        ...
