@@ -71,7 +71,7 @@ def test_log_lines_are_aligned():
     later = epoch_line({"epoch": 12, **line, "val_accuracy": 1.0}, end=160, eta=1440)
     assert later == (
         "epoch  12/160  dense       loss  0.412  train  90.0 %  val 100.0 %  "
-        "sparsity 0.702  lr 0.1  9.8 s  eta 24 min"
+        "sparsity 0.702  lr 0.1        9.8 s  eta 24 min"
     )
     assert len(first) == len(later)
 

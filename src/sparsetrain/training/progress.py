@@ -98,13 +98,13 @@ def epoch_line(line: dict[str, Any], *, end: int, eta: float) -> str:
     for name, key in (("val", "val_accuracy"), ("test", "test_accuracy")):
         if key in line:
             parts.append(f"{name} {_percent(line[key])}")
-    if "pruned_train_accuracy" in line:
-        parts.append(f"pruned {_percent(line['pruned_train_accuracy'])}")
     parts += [
         f"sparsity {line['sparsity']:.3f}",
-        f"lr {line['lr']:.4g}",
-        f"{line['seconds']:.1f} s",
+        f"lr {line['lr']:<7.4g}",
+        f"{line['seconds']:5.1f} s",
     ]
+    if "pruned_train_accuracy" in line:
+        parts.append(f"pruned copy {_percent(line['pruned_train_accuracy']).strip()}")
     if eta > 0:
         parts.append(f"eta {duration(eta)}")
     return "  ".join(parts)
