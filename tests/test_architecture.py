@@ -18,9 +18,9 @@ LAYERS = (
     ("types", "kernels"),
     ("masks", "selection", "schedules"),
     ("distributions", "criteria", "regularizers", "batchnorm", "optimizers", "snapshot"),
-    ("hooks", "finite", "rollback", "agreement", "prune"),
+    ("hooks", "finite", "rollback", "agreement", "prune", "saliency"),
     ("sparsifier", "methods"),
-    ("art_rule", "art"),
+    ("art_rule", "art", "imp_rule", "imp"),
 )
 LIBRARY = {name for layer in LAYERS for name in layer}
 EDGE = {"models", "data", "training", "cli", "__main__"}

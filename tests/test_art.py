@@ -159,6 +159,69 @@ def test_finetuning_starts_from_the_windows_centre_with_a_fresh_optimizer() -> N
     art.finalize()
 
 
+def test_groups_added_later_keep_their_learning_rate_and_schedulers_their_first_one() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.05))
+    torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1)
+    art = art_on(model, optimizer, dense_epochs=0, window=1)
+    tensor = optimizer.param_groups[0]["lr"]
+    extra = torch.nn.Parameter(torch.zeros(2))
+    optimizer.add_param_group({"params": [extra], "lr": 0.7})
+    run(art, model, optimizer, [0.95])
+    assert art.phase == "finetune"
+    assert optimizer.param_groups[0]["lr"] is tensor
+    assert float(tensor) == pytest.approx(0.05)
+    assert optimizer.param_groups[1]["lr"] == 0.7
+
+
+def test_the_published_count_follows_binary_floating_point() -> None:
+    model = nn.Linear(10, 10, bias=False)
+    optimizer = sgd(model)
+    art = art_on(model, optimizer, dense_epochs=0, window=1, sparsity=0.29, compat="paper")
+    art.epoch_end(0.5, lambda _: 0.9)
+    assert kept(art.masks) == 100 - int(0.29 * 100) - 1 == 71  # floor(28.999...) is 28
+
+
+def test_non_persistent_and_replaced_buffers_are_put_back() -> None:
+    model = mlp()
+    model.register_buffer("calls", torch.zeros(1), persistent=False)
+    buffer = model.calls
+    art = art_on(model, sgd(model), dense_epochs=0)
+
+    def evaluate(network: nn.Module) -> float:
+        network.calls += 1
+        network.calls = torch.ones(3)
+        return 0.5
+
+    art.epoch_end(0.9, evaluate)
+    assert model.calls is buffer
+    assert model.calls.item() == 0
+
+
+def test_a_state_of_another_run_is_refused_and_changes_nothing() -> None:
+    model = mlp()
+    optimizer = sgd(model)
+    art = art_on(model, optimizer)
+    run(art, model, optimizer, [0.5])
+    state = art.state_dict()
+    other = convnet()
+    fresh = art_on(other, sgd(other))
+    with pytest.raises(ValueError, match=r"the mask of '0\.weight' must be bool"):
+        fresh.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"sparsity 0\.9, this run's is 0\.5"):
+        art_on(model, sgd(model), sparsity=0.5).load_state_dict(state)
+    assert (fresh.phase, fresh.state.epoch) == ("dense", 0)
+
+
+def test_a_nan_weight_stops_the_run_at_the_end_of_the_epoch() -> None:
+    model = mlp()
+    art = art_on(model, sgd(model))
+    with torch.no_grad():
+        model[0].weight[0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"0\.weight"):
+        art.epoch_end(0.9, lambda _: 0.5)
+
+
 def test_the_published_rule_prunes_the_border_weight_too() -> None:
     model = mlp()
     optimizer = sgd(model)
@@ -270,6 +333,18 @@ def test_recalibration_without_a_batch_is_an_error_and_without_batch_norm_nothin
     with pytest.raises(ValueError, match="no batch"):
         st.recalibrate_batchnorm_(model, [])
     assert model[1].momentum == 0.1
+    model(torch.randn(8, 1, 5, 5))
+    before = model[1].running_mean.clone()
+
+    def broken() -> Any:
+        yield torch.randn(8, 1, 5, 5)
+        raise OSError("no more data")
+
+    with pytest.raises(OSError, match="no more data"):
+        st.recalibrate_batchnorm_(model, broken())
+    with pytest.raises(ValueError, match="no batch"):
+        st.recalibrate_batchnorm_(model, [])
+    assert torch.equal(model[1].running_mean, before)
     st.recalibrate_batchnorm_(mlp(), [])
 
 

@@ -136,6 +136,36 @@ def test_dense_collapse_is_no_convergence() -> None:
     assert state.chosen in (2, 3)
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [(0.94, 0.5), (0.94, 0.5), (0.94, 0.5), (0.50, 0.5)],  # two classes: chance is half
+        [(0.94, 0.1), (0.90, 0.5), (0.80, 0.52), (0.50, 0.52)],
+    ],
+)
+def test_a_dense_network_that_comes_down_to_the_pruned_one_is_a_collapse(
+    rows: list[tuple[float, float]],
+) -> None:
+    assert feed(RULE, regularizing(peak=0.95), rows).outcome == "collapsed"
+
+
+def test_a_pruned_copy_that_comes_up_converges_even_at_a_low_dense_accuracy() -> None:
+    # As at 99.8 %, where the regulariser costs the dense network much: it came up further.
+    rows = [(0.90, 0.1), (0.80, 0.3), (0.75, 0.69), (0.70, 0.72), (0.69, 0.72)]
+    state = feed(RULE, regularizing(peak=0.95), rows)
+    assert (state.outcome, state.chosen) == ("converged", 4)
+
+
+def test_a_collapse_chooses_the_best_window_not_the_last() -> None:
+    rows = [(90, 70), (90, 75), (90, 70), (90, 20), (90, 20), (20, 20)]
+    assert feed(RULE, regularizing(), rows).chosen == 2
+
+
+def test_a_cap_below_the_window_takes_the_better_of_what_there_is() -> None:
+    rule = replace(RULE, max_regularize_epochs=2)
+    assert feed(rule, regularizing(rule), [(95, 90), (95, 10)]).chosen == 1
+
+
 def test_nothing_to_finetune_ends_at_once() -> None:
     rule = replace(RULE, finetune_epochs=0)
     assert feed(rule, regularizing(rule), [(50, 60)] * 3).phase == "done"

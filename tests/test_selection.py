@@ -56,6 +56,18 @@ def test_tied_weights_come_once_under_their_first_name() -> None:
     assert list(st.select(model)) == ["0.weight", "2.weight", "4.weight"]
 
 
+def test_every_name_of_a_tied_weight_counts() -> None:
+    model = mlp()
+    model[0], model[4] = nn.Linear(16, 16), nn.Linear(16, 16)
+    model[4].weight = model[0].weight
+    assert list(st.select(model)) == ["0.weight", "2.weight"]
+    assert list(st.select(model, exclude="4.weight")) == ["2.weight"]
+    assert list(st.select(model, include="4.weight")) == ["4.weight"]
+    assert list(st.select(model, include="4.*")) == ["0.weight"]
+    model.register_parameter("w", model[2].weight)  # an alias without "weight" comes first
+    assert list(st.select(model)) == ["2.weight", "0.weight"]
+
+
 @pytest.mark.parametrize(
     "include",
     [

@@ -5,13 +5,17 @@ from __future__ import annotations
 import copy
 import io
 import math
+import pickle
+import warnings
 
 import pytest
 import torch
 from torch import nn
 
 import sparsetrain as st
+from sparsetrain.finite import FiniteCheck
 from sparsetrain.optimizers import same_shaped_state
+from sparsetrain.types import Masks, Memory, View
 from tests.nets import OPTIMIZERS, Moving, batch, convnet, kept, loss_of, mlp, train
 
 
@@ -314,3 +318,168 @@ def test_the_same_seed_gives_the_same_masks_whatever_else_draws() -> None:
 
 def test_data_are_different_each_step() -> None:
     assert not torch.equal(batch(seed=0)[0], batch(seed=1)[0])
+
+
+def test_masks_changed_by_hand_take_effect() -> None:
+    for method in (st.methods.static(sparsity=0.5), st.methods.dense()):
+        model = mlp()
+        optimizer = OPTIMIZERS["sgd"](model)
+        sparsifier = st.Sparsifier(model, optimizer, method)
+        sparsifier.masks["0.weight"][:8] = False
+        sparsifier.apply_()
+        assert not model[0].weight[:8].any()
+        train(model, optimizer, 2)
+        assert_zeros_are_zero(sparsifier, model, optimizer)
+
+
+def test_an_overflowed_second_moment_does_not_stay_where_it_is_pruned() -> None:
+    model = mlp()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    sparsifier = st.Sparsifier(model, optimizer, st.methods.static(sparsity=0.5))
+    loss_of(model).backward()
+    pruned = (~sparsifier.masks["0.weight"]).nonzero()[0]
+    model[0].weight.grad[tuple(pruned)] = 1e22  # its square is infinite in float32
+    optimizer.step()
+    assert_zeros_are_zero(sparsifier, model, optimizer)
+    train(model, optimizer, 2)
+    assert torch.isfinite(model[0].weight).all()
+
+
+def test_a_large_weight_whose_sum_overflows_is_no_failure() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    st.Sparsifier(model, optimizer, st.methods.dense())
+    with torch.no_grad():
+        model[0].weight.fill_(1e38)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+
+
+def test_a_weight_without_entries_is_no_obstacle() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch: initializing zero-element tensors
+        model = nn.Sequential(nn.Linear(6, 4), nn.Linear(0, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier = st.Sparsifier(model, optimizer, st.methods.static(sparsity=0.5))
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert "1.weight" in sparsifier.summary()
+
+
+class Watching(Moving):
+    """Counts the steps it sees, and whether it sees them before masking."""
+
+    def init(self, view: View) -> tuple[Masks, Memory]:
+        return super().init(view)[0], {"seen": 0, "unmasked": 0}
+
+    def observe(self, view: View, memory: Memory) -> Memory:
+        unmasked = int(view.weights["0.weight"].count_nonzero() > 48)
+        return {"seen": memory["seen"] + 1, "unmasked": memory["unmasked"] + unmasked}
+
+    def update(self, view: View, masks: Masks, memory: Memory) -> tuple[Masks, Memory]:
+        return masks, memory
+
+
+def test_an_observer_sees_every_step_before_masking() -> None:
+    model = mlp()
+    optimizer = OPTIMIZERS["sgd"](model)
+    sparsifier = st.Sparsifier(model, optimizer, Watching())
+    train(model, optimizer, 5)
+    assert sparsifier._memory == {"seen": 5, "unmasked": 5}
+
+
+def test_a_weight_without_gradient_still_feels_the_regulariser() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    st.Sparsifier(model, optimizer, st.methods.dense(), regularizer=st.L1(), strength=0.5)
+    before = model[0].weight.detach().clone()
+    optimizer.step()
+    torch.testing.assert_close(model[0].weight.detach(), before - 0.05 * before.sign())
+
+
+def test_a_frozen_weight_with_a_stale_gradient_gets_nothing_added() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    st.Sparsifier(model, optimizer, st.methods.dense(), regularizer=st.L1(), strength=0.5)
+    loss_of(model).backward()
+    model[0].weight.requires_grad_(False)
+    stale = model[0].weight.grad.clone()
+    optimizer.step()
+    assert torch.equal(model[0].weight.grad, stale)
+
+
+def test_the_copies_for_rollback_are_freed_by_the_first_step_and_by_finalize() -> None:
+    model = mlp()
+    optimizer = OPTIMIZERS["sgd"](model)
+    stepped = st.Sparsifier(model, optimizer, st.methods.static(sparsity=0.5))
+    assert stepped._rollback._kept
+    train(model, optimizer, 1)
+    assert not stepped._rollback._kept
+    finished = st.Sparsifier(
+        mlp_ := mlp(), OPTIMIZERS["sgd"](mlp_), st.methods.static(sparsity=0.5)
+    )
+    finished.finalize()
+    assert not finished._rollback._kept
+
+
+def test_finalize_and_attach_mask_what_was_changed_in_between() -> None:
+    model = mlp()
+    optimizer = OPTIMIZERS["sgd"](model)
+    sparsifier = st.Sparsifier(model, optimizer, st.methods.static(sparsity=0.5))
+    twin = mlp(seed=3)
+    sparsifier.attach(twin, other := OPTIMIZERS["sgd"](twin))
+    assert_zeros_are_zero(sparsifier, twin, other)
+    with torch.no_grad():
+        twin[0].weight.fill_(1.0)
+    sparsifier.finalize()
+    assert_zeros_are_zero(sparsifier, twin, other)
+
+
+def test_attach_refuses_a_model_of_another_shape_and_changes_nothing() -> None:
+    model = mlp()
+    optimizer = OPTIMIZERS["sgd"](model)
+    sparsifier = st.Sparsifier(model, optimizer, Moving())
+    other = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    with pytest.raises(ValueError, match=r"mask of '0\.weight' must be bool of shape \(8, 6\)"):
+        sparsifier.attach(other, OPTIMIZERS["sgd"](other))
+    train(model, optimizer, 2)
+    assert sparsifier.step == 2
+
+
+@pytest.mark.parametrize("how", ["pickle", "deepcopy"])
+def test_model_optimizer_and_sparsifier_are_copied_together(how: str) -> None:
+    model = mlp()
+    optimizer = OPTIMIZERS["adam"](model)
+    sparsifier = st.Sparsifier(model, optimizer, Moving())
+    train(model, optimizer, 3)
+    parts = (model, optimizer, sparsifier)
+    copied = copy.deepcopy(parts) if how == "deepcopy" else pickle.loads(pickle.dumps(parts))
+    train(copied[0], copied[1], 3, start=3)
+    train(model, optimizer, 3, start=3)
+    assert (sparsifier.step, copied[2].step) == (6, 6)
+    for p, q in zip(model.parameters(), copied[0].parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_state_dict_does_not_save_a_nan() -> None:
+    model = mlp()
+    sparsifier = st.Sparsifier(model, OPTIMIZERS["sgd"](model), st.methods.static(sparsity=0.5))
+    with torch.no_grad():
+        model[0].weight[sparsifier.masks["0.weight"]] = math.nan
+    with pytest.raises(FloatingPointError, match=r"0\.weight"):
+        sparsifier.state_dict()
+
+
+def test_off_the_cpu_the_first_bad_step_is_flagged_without_reading_it() -> None:
+    # The path of accelerators, on CPU tensors that claim to be elsewhere.
+    weight = nn.Parameter(torch.ones(4))
+    check = FiniteCheck(on_cpu=lambda tensors: False)
+    for step in range(1, 6):
+        if step == 3:
+            with torch.no_grad():
+                weight[1] = math.nan
+        check.note({"w": weight}, step)
+    with pytest.raises(FloatingPointError, match="step 3, in w"):
+        check.check({"w": weight}, 5)

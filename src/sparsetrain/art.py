@@ -19,9 +19,9 @@ from .art_rule import ArtRule, ArtState, Candidate, Compat, Outcome, Phase, star
 from .methods.dense import Dense
 from .methods.static import Static
 from .regularizers import HyperSparse, Regularizer
-from .selection import Patterns, named_tensors, select
+from .selection import Patterns, select
 from .snapshot import Snapshot
-from .sparsifier import Sparsifier
+from .sparsifier import Sparsifier, check_masks
 from .types import Masks, View
 
 _log = logging.getLogger(__name__)
@@ -104,7 +104,8 @@ class ART:
         self._snapshots: dict[int, Snapshot] = {}
         self._model, self._optimizer = model, optimizer
         self._parameters = select(model, include, exclude)
-        self._first_lrs = [float(group["lr"]) for group in optimizer.param_groups]
+        # A scheduler made before this object has changed `lr` already and kept the first one.
+        self._first_lrs = [float(g.get("initial_lr", g["lr"])) for g in optimizer.param_groups]
         self._sparsifier = self._make_sparsifier(None)
 
     @property
@@ -167,15 +168,16 @@ class ART:
                 "window_mean": state.window_mean,
                 "strength": strength,
             }
+        if before == "regularize" and state.phase != before:
+            self._start_finetuning(state)
         self.state = state
         self.phase_changed = state.phase != before
-        if before == "regularize" and self.phase_changed:
-            self._start_finetuning()
         self._sparsifier.strength = self.strength
 
     def state_dict(self) -> dict[str, Any]:
         """Everything resume needs, as tensors, numbers and strings."""
         return {
+            "sparsity": self._target,
             "state": asdict(self.state),
             "last": dict(self.last),
             "first_lrs": list(self._first_lrs),
@@ -184,27 +186,38 @@ class ART:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken; load model and optimizer by their own calls."""
+        """Continue where `state_dict` was taken; load model and optimizer by their own calls.
+
+        Raises:
+            ValueError: the state is of another sparsity or of other layers; nothing is changed.
+        """
+        if state["sparsity"] != self._target:
+            raise ValueError(
+                f"the state is of sparsity {state['sparsity']}, this run's is {self._target}"
+            )
         fields = dict(state["state"])
         fields["window"] = tuple((int(e), float(a)) for e, a in fields["window"])
         fields["best"] = Candidate(**fields["best"]) if fields["best"] else None
+        snapshots = {int(e): Snapshot(**s) for e, s in state["snapshots"].items()}
+        engine = state["sparsifier"]
+        check_masks(engine["masks"], self._parameters)
+        if engine["method"] != type(self._sparsifier.method).__name__:
+            self._replace_sparsifier(engine["masks"] if engine["method"] == "Static" else None)
+        self._sparsifier.load_state_dict(engine)
         self.state = ArtState(**fields)
         self.last = dict(state["last"])
         self._first_lrs = list(state["first_lrs"])
-        self._snapshots = {int(e): Snapshot(**s) for e, s in state["snapshots"].items()}
-        engine = state["sparsifier"]
-        if engine["method"] != type(self._sparsifier.method).__name__:
-            masks = engine["masks"] if engine["method"] == "Static" else None
-            self._sparsifier = self._make_sparsifier(masks)
-        self._sparsifier.load_state_dict(engine)
+        self._snapshots = snapshots
 
     def finalize(self) -> None:
         """Take the hooks off; the zeros stay."""
         self._sparsifier.finalize()
 
+    def _replace_sparsifier(self, masks: Mapping[str, Tensor] | None) -> None:
+        self._sparsifier.detach()
+        self._sparsifier = self._make_sparsifier(masks)
+
     def _make_sparsifier(self, masks: Mapping[str, Tensor] | None) -> Sparsifier:
-        if "_sparsifier" in vars(self):
-            self._sparsifier.finalize()
         names = list(self._parameters)
         if masks is not None:
             return Sparsifier(self._model, self._optimizer, Static(masks=masks), include=names)
@@ -238,7 +251,8 @@ class ART:
         total = sum(score.numel() for score in scores.values())
         keep = mask_algebra.kept(total, self._target)
         if self.rule.compat == "paper":
-            return mask_algebra.keep_global_strict(scores, total - keep)
+            # In binary floating point, as the published code has it: 0.29 of 100 is 28.
+            return mask_algebra.keep_global_strict(scores, int(self._target * total))
         return mask_algebra.keep_global(scores, keep)
 
     def _remember(self, snapshot: Snapshot, state: ArtState) -> None:
@@ -248,28 +262,27 @@ class ART:
         needed |= {state.best.epoch} if state.best else set()
         self._snapshots = {e: s for e, s in self._snapshots.items() if e in needed}
 
-    def _start_finetuning(self) -> None:
-        if self.state.outcome != "converged":
+    def _start_finetuning(self, state: ArtState) -> None:
+        if state.outcome != "converged":
+            capped = state.outcome == "cap"
             _log.warning(
                 "ART %s after %d regularising epochs; pruning the best copy so far, of epoch %s",
-                "reached its cap"
-                if self.state.outcome == "cap"
-                else "saw the dense network collapse",
-                max(epoch for epoch, _ in self.state.window),
-                self.state.chosen,
+                "reached its cap" if capped else "saw the dense network collapse",
+                max(epoch for epoch, _ in state.window),
+                state.chosen,
             )
-        assert self.state.chosen is not None
-        chosen = self._snapshots[self.state.chosen]
+        assert state.chosen is not None
+        chosen = self._snapshots[state.chosen]
         chosen.restore_(self._model, self._parameters)
-        masks = chosen.masks(self._parameters)
-        self._snapshots.clear()
         self._optimizer.state.clear()
-        for group, lr in zip(self._optimizer.param_groups, self._first_lrs, strict=True):
+        # Groups added since have no first learning rate of their own and keep what they have.
+        for group, lr in zip(self._optimizer.param_groups, self._first_lrs, strict=False):
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(lr)
             else:
                 group["lr"] = lr
-        self._sparsifier = self._make_sparsifier(masks)
+        self._replace_sparsifier(chosen.masks(self._parameters))
+        self._snapshots.clear()
 
 
 @contextmanager
@@ -278,19 +291,23 @@ def _pruned(
 ) -> Iterator[None]:
     """The model in eval mode with its weights pruned; everything is put back, whatever happens."""
     weights = {name: p.detach().clone() for name, p in parameters.items()}
-    buffers = {n: t.clone() for n, t in named_tensors(model).items() if not t.requires_grad}
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
     training = {module: module.training for module in model.modules()}
     try:
         for name, parameter in parameters.items():
-            parameter.detach().mul_(masks[name])
+            parameter.detach().masked_fill_(~masks[name], 0)
         model.eval()
         yield
     finally:
         for name, parameter in parameters.items():
             parameter.detach().copy_(weights[name])
-        now = named_tensors(model)
-        for name, tensor in buffers.items():
-            now[name].copy_(tensor)
+        for module, name, buffer, before in buffers:
+            buffer.copy_(before)
+            setattr(module, name, buffer)  # in case someone put another tensor in its place
         for module, flag in training.items():
             module.training = flag
 

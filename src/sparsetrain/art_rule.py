@@ -21,6 +21,8 @@ class ArtRule:
         max_regularize_epochs: cap of the regularising phase, at least 1.
         window: pruned accuracies that are averaged, odd, so that the window has a centre.
         collapse: dense accuracy below this share of its own peak is a collapse, not a success.
+        doubt: below this share of the peak it is one too, unless the pruned copy has come up by
+            at least as much as the dense network has come down.
         compat: "paper" takes the published decisions, faults included.
     """
 
@@ -29,6 +31,7 @@ class ArtRule:
     max_regularize_epochs: int
     window: int = 3
     collapse: float = 0.5
+    doubt: float = 0.8
     compat: Compat = None
 
     def __post_init__(self) -> None:
@@ -69,6 +72,7 @@ class ArtState:
         window: the last pruned accuracies as (regularising epoch, accuracy), oldest first.
         best: the pruned copy with the best window so far.
         dense_peak: the best dense training accuracy seen.
+        first_pruned: the pruned accuracy of the first regularising epoch.
         outcome: why the regularising phase ended; None before.
         chosen: the regularising epoch whose pruned copy is fine-tuned; None before.
     """
@@ -78,6 +82,7 @@ class ArtState:
     window: tuple[tuple[int, float], ...] = ()
     best: Candidate | None = None
     dense_peak: float = 0.0
+    first_pruned: float | None = None
     outcome: Outcome | None = None
     chosen: int | None = None
 
@@ -104,9 +109,9 @@ def transition(
         pruned_accuracy: training accuracy of the pruned copy; needed while regularising.
     Returns:
         The new state. Regularising ends with outcome "converged" when the mean over the current
-        full window reaches the current dense accuracy, "collapsed" when the dense accuracy itself
-        fell below `collapse` of its peak, and "cap" after `max_regularize_epochs`; the last two
-        choose the best window so far.
+        full window reaches the current dense accuracy, "collapsed" when it is rather the dense
+        network that came down (see `ArtRule`), and "cap" after `max_regularize_epochs`; the last
+        two choose the best window so far.
     Raises:
         ValueError: an accuracy is not a finite number, is missing, or the run is done.
     Source: arXiv 2308.07163 and its code. Deviates, unless compat is "paper": window means are
@@ -128,16 +133,15 @@ def transition(
 
 def _regularized(rule: ArtRule, state: ArtState, dense: float, pruned: float) -> ArtState:
     window = (*state.window, (state.epoch, pruned))[-rule.window :]
-    state = replace(state, window=window)
+    first = pruned if state.first_pruned is None else state.first_pruned
     epoch, accuracy = window[min(len(window) - 1, rule.window // 2)]
+    state = replace(state, window=window, first_pruned=first)
     current = Candidate(epoch, accuracy, state.window_mean)
     paper = rule.compat == "paper"
-    if paper:
-        # The published comparison: a mean against the single accuracy of the stored element.
+    if paper:  # a mean against the single accuracy of the stored element, 0 at first
         better = current.mean > (state.best.accuracy if state.best else 0.0)
     else:
-        # A mean over fewer epochs is no match for a full window's: the first full one replaces it.
-        better = state.best is None or state.epoch <= rule.window or current.mean > state.best.mean
+        better = state.best is None or current.mean > state.best.mean
     best = current if better else state.best
     state = replace(state, best=best)
     if paper:
@@ -146,10 +150,18 @@ def _regularized(rule: ArtRule, state: ArtState, dense: float, pruned: float) ->
     elif dense < rule.collapse * state.dense_peak:
         return _finish(rule, state, "collapsed", (best or current).epoch)
     elif len(window) == rule.window and current.mean >= dense:
+        if _came_down(rule, state, dense, current.mean):
+            return _finish(rule, state, "collapsed", (best or current).epoch)
         return _finish(rule, state, "converged", current.epoch)
     if state.epoch >= rule.max_regularize_epochs:
         return _finish(rule, state, "cap", (best or current).epoch)
     return state
+
+
+def _came_down(rule: ArtRule, state: ArtState, dense: float, mean: float) -> bool:
+    """Whether they met because the dense accuracy fell, not because the pruned one rose."""
+    rose = mean - (state.first_pruned if state.first_pruned is not None else mean)
+    return dense < rule.doubt * state.dense_peak and rose < state.dense_peak - dense
 
 
 def _finish(rule: ArtRule, state: ArtState, outcome: Outcome, chosen: int) -> ArtState:

@@ -86,5 +86,5 @@ def prune(
     )
     masks = keep_largest(score(view), sparsity, scope)
     for name, parameter in parameters.items():
-        parameter.mul_(masks[name])
+        parameter.masked_fill_(~masks[name], 0)  # not a product: infinity times 0 is NaN
     return masks

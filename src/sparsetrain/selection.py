@@ -6,8 +6,8 @@ import difflib
 import fnmatch
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -75,55 +75,56 @@ def select(
             compiled regular expression (`search`), or a predicate `(name, parameter) -> bool`; a
             sequence means any of them. A parameter's exact name selects it whatever its shape
             or owner: tokens, position tables and layer scales come in this way only.
-        exclude: patterns that drop a parameter again.
+        exclude: patterns that drop a parameter again; one of a tied tensor's names is enough.
     Returns:
         name -> parameter, at least one.
     Raises:
         ValueError: nothing is left, or a name without wildcard names no parameter.
     """
-    owners = dict(_owned_parameters(unwrap(model)))
-    defaults = {name: p for name, p in _once(owners) if _is_default(name, p, owners)}
-    named = {name: p for name, p in _once(owners) if _is_named(name, include)}
-    _check_names(include, "include", owners)
-    _check_names(exclude, "exclude", owners)
-    chosen = {
-        name: p
-        for name, p in _once(owners)
-        if (name in named or (name in defaults and (include is None or _matches(name, p, include))))
-        and not _matches(name, p, exclude)
-    }
+    tied = _tied(unwrap(model))
+    known = [alias.name for aliases in tied for alias in aliases]
+    _check_names(include, "include", known)
+    _check_names(exclude, "exclude", known)
+    chosen: dict[str, nn.Parameter] = {}
+    defaults: list[str] = []
+    for aliases in tied:
+        named = [alias.name for alias in aliases if _is_named(alias.name, include)]
+        default = _default_name(aliases)
+        defaults += [default] if default else []
+        if default and (include is None or _matches(aliases, include)):
+            named.append(default)
+        if named and not _matches(aliases, exclude):
+            chosen[named[0]] = aliases[0].parameter
     if not chosen:
-        raise ValueError(_nothing_left(include, exclude, list(defaults)))
+        raise ValueError(_nothing_left(include, exclude, defaults))
     return chosen
 
 
-_Owners: TypeAlias = dict[str, tuple[nn.Module, nn.Parameter]]
+class _Alias(NamedTuple):
+    name: str
+    owner: nn.Module
+    parameter: nn.Parameter
 
 
-def _owned_parameters(network: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, nn.Parameter]]]:
-    """Clean name -> owner and parameter; every alias of a tied parameter is a row of its own."""
+def _tied(network: nn.Module) -> list[list[_Alias]]:
+    """Each parameter once, in the model's order, with every name it is known by."""
+    found: dict[int, list[_Alias]] = {}
     for prefix, module in network.named_modules(remove_duplicate=False):
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             full = clean_name(f"{prefix}.{name}" if prefix else name)
-            yield full, (module, parameter)
+            found.setdefault(id(parameter), []).append(_Alias(full, module, parameter))
+    return list(found.values())
 
 
-def _once(owners: _Owners) -> Iterator[tuple[str, nn.Parameter]]:
-    seen: set[int] = set()
-    for name, (_, parameter) in owners.items():
-        if id(parameter) not in seen:
-            seen.add(id(parameter))
-            yield name, parameter
-
-
-def _is_default(name: str, parameter: nn.Parameter, owners: _Owners) -> bool:
-    aliases = [module for module, p in owners.values() if p is parameter]
-    return (
-        parameter.ndim >= 2
-        and parameter.is_floating_point()
-        and "weight" in name.rsplit(".", 1)[-1]
-        and not any(isinstance(module, _EMBEDDINGS + _NORMS) for module in aliases)
-    )
+def _default_name(aliases: Sequence[_Alias]) -> str | None:
+    """The name under which a parameter is prunable by default, if it is."""
+    parameter = aliases[0].parameter
+    if parameter.ndim < 2 or not parameter.is_floating_point():
+        return None
+    if any(isinstance(alias.owner, _EMBEDDINGS + _NORMS) for alias in aliases):
+        return None
+    names = [alias.name for alias in aliases if "weight" in alias.name.rsplit(".", 1)[-1]]
+    return names[0] if names else None
 
 
 def _as_sequence(patterns: Patterns) -> Sequence[Pattern]:
@@ -138,25 +139,24 @@ def _is_named(name: str, patterns: Patterns) -> bool:
     return any(isinstance(p, str) and clean_name(p) == name for p in _as_sequence(patterns))
 
 
-def _matches(name: str, parameter: nn.Parameter, patterns: Patterns) -> bool:
-    for pattern in _as_sequence(patterns):
-        if isinstance(pattern, str):
-            hit = fnmatch.fnmatchcase(name, clean_name(pattern))
-        elif isinstance(pattern, re.Pattern):
-            hit = pattern.search(name) is not None
-        else:
-            hit = bool(pattern(name, parameter))
-        if hit:
-            return True
-    return False
+def _matches(aliases: Sequence[_Alias], patterns: Patterns) -> bool:
+    return any(_hits(alias, pattern) for alias in aliases for pattern in _as_sequence(patterns))
 
 
-def _check_names(patterns: Patterns, argument: str, owners: _Owners) -> None:
+def _hits(alias: _Alias, pattern: Pattern) -> bool:
+    if isinstance(pattern, str):
+        return fnmatch.fnmatchcase(alias.name, clean_name(pattern))
+    if isinstance(pattern, re.Pattern):
+        return pattern.search(alias.name) is not None
+    return bool(pattern(alias.name, alias.parameter))
+
+
+def _check_names(patterns: Patterns, argument: str, known: Sequence[str]) -> None:
     for pattern in _as_sequence(patterns):
         if not isinstance(pattern, str) or any(sign in pattern for sign in "*?["):
             continue
-        if clean_name(pattern) not in owners:
-            near = difflib.get_close_matches(clean_name(pattern), owners, n=1, cutoff=0.0)
+        if clean_name(pattern) not in known:
+            near = difflib.get_close_matches(clean_name(pattern), known, n=1, cutoff=0.0)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"no parameter is named {argument}={pattern!r}.{hint}")
 

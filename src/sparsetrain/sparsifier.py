@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from . import masks as mask_algebra
 from .agreement import check_ranks_agree
-from .finite import FiniteCheck
+from .finite import FiniteCheck, is_finite_on_cpu
 from .hooks import StepHooks
 from .optimizers import check_supported, first_moment, initial_state, same_shaped_state
 from .regularizers import Regularizer
@@ -68,9 +68,9 @@ class Sparsifier:
         self._hook(optimizer)
         try:
             masks, self._memory = method.init(self._view())
-            self._check_masks(masks)
+            check_masks(masks, self._parameters)
         except BaseException:
-            self._unhook()
+            self.detach()
             raise
         self.masks: Masks = {
             name: masks[name].to(p.device, copy=True) for name, p in self._parameters.items()
@@ -82,7 +82,8 @@ class Sparsifier:
         check_ranks_agree(self.masks, self.step)
         # A checkpoint may be loaded into the model before this object and its own state after it.
         self._rollback = Rollback(self._masked_tensors())
-        self._dense = self._all_active()
+        self._versions: list[int] = []
+        self._dense = False
         self.apply_()
 
     @property
@@ -92,27 +93,32 @@ class Sparsifier:
 
     @torch.no_grad()
     def apply_(self) -> None:
-        """Zero the pruned weights and their optimizer state now."""
+        """Zero the pruned weights and their optimizer state now, by `masks` as they are."""
+        self._refresh_multipliers_()
         if self._dense:
             return
         tensors, multipliers = zip(*self._masked_tensors(), strict=True)
         # Float multipliers: 3-5x faster than bool ones on CPU.
         torch._foreach_mul_(tensors, multipliers)  # pyright: ignore[reportPrivateImportUsage]
+        for tensor, multiplier in zip(tensors, multipliers, strict=True):
+            # Infinity times 0 is NaN: an overflowed second moment must not stay where it is pruned.
+            if tensor.device.type == "cpu" and not is_finite_on_cpu(tensor):
+                tensor.masked_fill_(multiplier == 0, 0)
 
     @torch.no_grad()
     def mask_grads_(self) -> None:
         """Zero the gradients of pruned weights, for gradient norms and the like."""
         for name, parameter in self._parameters.items():
             if parameter.grad is not None:
-                parameter.grad.mul_(self._multipliers[name])
+                parameter.grad.masked_fill_(~self.masks[name], 0)
 
     def check_finite(self) -> None:
-        """Raise if a weight has become NaN or infinite; on CPU every step does this at once.
+        """Raise if a selected weight is NaN or infinite; on CPU every step does this at once.
 
         Raises:
             FloatingPointError: names the first bad step and the layers that are bad now.
         """
-        self._finite.check(self._parameters)
+        self._finite.check(self._parameters, self.step)
 
     def summary(self) -> str:
         """One line a layer (shape, kept, weights, sparsity) and the total, as aligned text."""
@@ -123,10 +129,9 @@ class Sparsifier:
         rows.append(("total", "", sum(r[2] for r in rows), sum(r[3] for r in rows)))
         width = max(len(row[0]) for row in rows)
         lines = [f"{'layer':<{width}}  {'shape':>16}  {'kept':>11}  {'weights':>11}  sparsity"]
-        lines += [
-            f"{name:<{width}}  {shape:>16}  {kept:>11,}  {count:>11,}  {1 - kept / count:8.4f}"
-            for name, shape, kept, count in rows
-        ]
+        for name, shape, kept, count in rows:
+            zeros = 1 - kept / count if count else 0.0
+            lines.append(f"{name:<{width}}  {shape:>16}  {kept:>11,}  {count:>11,}  {zeros:8.4f}")
         return "\n".join(lines)
 
     def state_dict(self) -> dict[str, Any]:
@@ -144,20 +149,26 @@ class Sparsifier:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken; model and optimizer may be loaded before or after.
 
+        The state's masks and step replace this object's; the method's settings are those it was
+        made with here, so that a run may be continued with more steps.
+
         Raises:
             ValueError: the state is of another method or of other layers; nothing is changed then.
+            RuntimeError: the ranks were given different states.
         """
         name = type(self.method).__name__
         if state["method"] != name:
             raise ValueError(
                 f"the state is of method {state['method']!r}, this Sparsifier's is {name!r}"
             )
-        self._check_masks(state["masks"])
+        check_masks(state["masks"], self._parameters)
+        check_ranks_agree(state["masks"], int(state["step"]))
         self._rollback.undo_(self._masked_tensors())
         self.step = int(state["step"])
         self.strength = float(state["strength"])
         self._memory = _clone(state["memory"])
         self._generator.set_state(state["generator"].cpu())
+        self._finite = FiniteCheck()
         self._install_(state["masks"])
 
     def attach(self, model: nn.Module, optimizer: Optimizer) -> None:
@@ -166,10 +177,12 @@ class Sparsifier:
         Copying or unpickling an optimizer drops its hooks. Masks, step and memory stay.
 
         Raises:
-            ValueError: the model lacks a selected parameter, or the optimizer does.
+            ValueError: the model lacks a selected parameter or has it in another shape, or the
+                optimizer lacks it; nothing is changed then.
         """
         parameters = select(model, include=list(self._parameters))
         parameters = {name: parameters[name] for name in self._parameters}
+        check_masks(self.masks, parameters)
         old, self._parameters = self._parameters, parameters
         try:
             self._hook(optimizer)
@@ -179,13 +192,29 @@ class Sparsifier:
         for name, p in parameters.items():
             self.masks[name] = self.masks[name].to(p.device)
             self._multipliers[name] = self._multipliers[name].to(p.device, p.dtype)
+        self._rollback.forget()
         self.apply_()
 
     def finalize(self) -> None:
         """Take the hooks off; the zeros stay, the model is an ordinary one."""
         self.check_finite()
         self.apply_()
-        self._unhook()
+        self._rollback.forget()
+        self.detach()
+
+    def detach(self) -> None:
+        """Take the hooks off and do nothing else; `attach` puts them on again."""
+        if self._hooks is not None:
+            self._hooks.remove()
+            self._hooks = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies of the optimizer lose their hooks, so they cannot go along; see __setstate__.
+        return {**vars(self), "_hooks": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._hook(self._optimizer)
 
     def __enter__(self) -> Sparsifier:
         return self
@@ -199,18 +228,13 @@ class Sparsifier:
         if kind is None:
             self.finalize()
         else:
-            self._unhook()
+            self.detach()
 
     def _hook(self, optimizer: Optimizer) -> None:
         check_supported(optimizer, self._parameters)
-        self._unhook()
+        self.detach()
         self._optimizer = optimizer
         self._hooks = StepHooks(optimizer, self._before_step, self._after_step)
-
-    def _unhook(self) -> None:
-        if self._hooks is not None:
-            self._hooks.remove()
-            self._hooks = None
 
     @torch.no_grad()
     def _before_step(self, scale: float) -> None:
@@ -236,7 +260,7 @@ class Sparsifier:
         if self.method.when(self.step):
             self.check_finite()
             masks, self._memory = self.method.update(self._view(), self.masks, self._memory)
-            self._check_masks(masks)
+            check_masks(masks, self._parameters)
             check_ranks_agree(masks, self.step)
             self._refresh_grown_state_(masks)
             self._install_(masks)
@@ -253,12 +277,17 @@ class Sparsifier:
         """Copy masks in place, so that nothing recompiles, and zero what they drop."""
         for name in self._parameters:
             self.masks[name].copy_(masks[name])
-            self._multipliers[name].copy_(masks[name])
-        self._dense = self._all_active()
         self.apply_()
 
-    def _all_active(self) -> bool:
-        return all(bool(mask.all()) for mask in self.masks.values())
+    def _refresh_multipliers_(self) -> None:
+        """Follow the masks where they were changed since, by an update or by the user."""
+        versions = [self.masks[name]._version for name in self._parameters]
+        if versions == self._versions:
+            return
+        self._versions = versions
+        for name, multiplier in self._multipliers.items():
+            multiplier.copy_(self.masks[name])
+        self._dense = all(bool(mask.all()) for mask in self.masks.values())
 
     def _masked_tensors(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Each weight and each optimizer state of its shape, with its multiplier."""
@@ -279,20 +308,24 @@ class Sparsifier:
             generator=self._generator,
         )
 
-    def _check_masks(self, masks: Mapping[str, Tensor]) -> None:
-        for name, parameter in self._parameters.items():
-            if name not in masks:
-                raise ValueError(f"there is no mask for the selected layer {name!r}")
-            mask = masks[name]
-            if mask.dtype != torch.bool or mask.shape != parameter.shape:
-                raise ValueError(
-                    f"the mask of {name!r} must be bool of shape {tuple(parameter.shape)}, "
-                    f"got {mask.dtype} of shape {tuple(mask.shape)}"
-                )
-        if extra := [name for name in masks if name not in self._parameters]:
+
+def check_masks(masks: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
+    """Whether there is a bool mask of the right shape for each parameter, and no other.
+
+    Raises:
+        ValueError: names the first layer that does not fit.
+    """
+    for name, parameter in parameters.items():
+        if name not in masks:
+            raise ValueError(f"there is no mask for the selected layer {name!r}")
+        mask = masks[name]
+        if mask.dtype != torch.bool or mask.shape != parameter.shape:
             raise ValueError(
-                f"there is a mask for {extra[0]!r}, which is not among the selected layers"
+                f"the mask of {name!r} must be bool of shape {tuple(parameter.shape)}, "
+                f"got {mask.dtype} of shape {tuple(mask.shape)}"
             )
+    if extra := [name for name in masks if name not in parameters]:
+        raise ValueError(f"there is a mask for {extra[0]!r}, which is not a selected layer")
 
 
 def _format(tensor: Tensor) -> torch.memory_format:
