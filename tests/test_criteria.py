@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sparsetrain import criteria
+from sparsetrain import criteria, masks
 from sparsetrain.types import View
 
 WEIGHT = torch.tensor([[1.0, -2.0], [0.0, 4.0]])
@@ -71,3 +71,21 @@ def test_scores_keep_device_and_dtype_and_touch_nothing():
         assert criterion(seen)["fc"].dtype is torch.float32
     assert torch.equal(seen.weights["fc"], WEIGHT)
     assert torch.equal(seen.grads["fc"], GRAD)
+
+
+def test_sign_aware_ranks_by_hand_from_both_signs_in_turn():
+    # Positive 1 and 4 rank 0 and 1 (scores 0, 2), the one negative scores 1, a zero goes first.
+    assert criteria.sign_aware(view())["fc"].tolist() == [[0, 1], [-1, 2]]
+
+
+@pytest.mark.parametrize("count", range(9))
+def test_dropping_by_sign_takes_half_of_each_and_the_rest_from_the_other(count):
+    weight = torch.randn(3, 8)
+    seen = View(1, {"w": weight}, {}, {}, torch.Generator())
+    every = {"w": torch.ones_like(weight, dtype=torch.bool)}
+    left = masks.drop(every, criteria.sign_aware(seen), {"w": count})["w"]
+    gone = weight[~left]
+    positive, negative = (weight[weight > 0].sort().values, weight[weight < 0].sort().values)
+    half = min(-(-count // 2), len(positive))
+    wanted = torch.cat([positive[:half], negative[len(negative) - (count - half) :]])
+    assert torch.equal(gone.sort().values, wanted.sort().values)

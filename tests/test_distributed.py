@@ -85,3 +85,40 @@ def test_without_a_process_group_there_is_nothing_to_agree_on() -> None:
         model, torch.optim.SGD(model.parameters(), lr=0.1), st.methods.static(sparsity=0.5)
     )
     assert sparsifier.sparsity == pytest.approx(0.5, abs=0.01)
+
+
+def art_worker(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    model = mlp()
+    network = DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    art = st.ART(
+        network, optimizer, sparsity=0.8, dense_epochs=1, finetune_epochs=2,
+        max_regularize_epochs=8, window=1, strength=1e-3, strength_factor=2.0,
+    )  # fmt: skip
+    x, y = batch(n=16)
+    phases = []
+    while art.phase != "done":
+        phases.append(art.phase)
+        optimizer.zero_grad()
+        half = slice(8 * rank, 8 * rank + 8)
+        nn.functional.cross_entropy(network(x[half]), y[half]).backward()
+        optimizer.step()
+        # Alone, rank 0 would stop in its first regularising epoch and rank 1 never.
+        art.epoch_end(0.9, lambda _: (1.0, 0.1 * len(phases))[rank])
+    result = {"weights": [p.detach() for p in model.parameters()], "masks": art.masks}
+    torch.save({**result, "phases": phases}, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_ranks_of_an_art_run_change_phase_together(tmp_path: Path) -> None:
+    mp.spawn(art_worker, args=(free_port(), str(tmp_path)), nprocs=2, join=True)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    # The mean over ranks reaches 0.9 when rank 1 is at 0.8, in the run's eighth epoch.
+    assert first["phases"] == ["dense", *["regularize"] * 7, *["finetune"] * 2]
+    assert second["phases"] == first["phases"]
+    for name, mask in first["masks"].items():
+        assert torch.equal(mask, second["masks"][name])
+    for p, q in zip(first["weights"], second["weights"], strict=True):
+        assert torch.equal(p, q)

@@ -91,7 +91,7 @@ def test_check_sparsity_takes_bfloat16_at_its_value():
         (90, r"sparsity must be in \[0, 1\), got 90\. Did you mean 0\.9\?"),
         (97.5, r"got 97\.5\. Did you mean 0\.975\?"),
         (-0.1, r"got -0\.1\.$"),
-        (1.0, r"got 1\.0\. No weight would be left"),
+        (1.0, r"got 1\. No weight would be left"),
         (math.nan, "got nan"),
         (math.inf, "got inf"),
         (np.float32(90), "Did you mean 0.9"),

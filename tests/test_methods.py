@@ -9,6 +9,7 @@ import torch
 
 import sparsetrain as st
 from tests.nets import OPTIMIZERS, kept, mlp, train
+from tests.oracles import dst
 
 TOTAL = 6 * 16 + 16 * 16 + 16 * 3
 STEPS = 8
@@ -18,6 +19,12 @@ ROWS: dict[str, Callable[[int], int]] = {
     "dense": lambda step: TOTAL,
     "static": lambda step: st.masks.kept(TOTAL, 0.9),
     "magnitude": lambda step: TOTAL if step < STEPS // 2 else st.masks.kept(TOTAL, 0.9),
+    "gmp": lambda step: dst.kept(TOTAL, dst.cubic(0.0, 0.9, step, 0, 6)),
+    "set": lambda step: st.masks.kept(TOTAL, 0.9),
+    "snfs": lambda step: st.masks.kept(TOTAL, 0.9),
+    "rigl": lambda step: st.masks.kept(TOTAL, 0.9),
+    "itop": lambda step: st.masks.kept(TOTAL, 0.9),
+    "granet": lambda step: dst.kept(TOTAL, dst.cubic(0.5, 0.9, step, 0, 4)),
 }
 
 
@@ -111,17 +118,40 @@ def test_unknown_names_and_options_suggest_the_nearest() -> None:
         st.methods.create("dense", sparsity=0.9, total_steps=10, scope="layer")
 
 
-@pytest.mark.parametrize("name", ["static", "magnitude"])
+@pytest.mark.parametrize("name", sorted(set(ROWS) - {"dense"}))
 @pytest.mark.parametrize("sparsity", [90, -0.1, 1.0, float("nan")])
 def test_a_sparsity_out_of_range_is_refused(name: str, sparsity: float) -> None:
     with pytest.raises(ValueError, match=r"sparsity must be in \[0, 1\)"):
         st.methods.create(name, sparsity=sparsity, total_steps=10)
 
 
+@pytest.mark.parametrize("name", sorted(set(ROWS) - {"dense", "static"}))
 @pytest.mark.parametrize("steps", [0, -1, 2.5, True])
-def test_total_steps_must_be_a_positive_int(steps: object) -> None:
+def test_total_steps_must_be_a_positive_int(name: str, steps: object) -> None:
     with pytest.raises(ValueError, match="total_steps must be a positive int"):
-        st.methods.magnitude(sparsity=0.5, total_steps=steps)  # type: ignore[arg-type]
+        st.methods.create(name, sparsity=0.5, total_steps=steps)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
+def test_short_trainings_end_at_the_target_too(name: str, steps: int) -> None:
+    model = mlp()
+    optimizer = OPTIMIZERS["sgd"](model)
+    method = st.methods.create(name, sparsity=0.9, total_steps=steps)
+    sparsifier = st.Sparsifier(model, optimizer, method)
+    train(model, optimizer, steps)
+    assert kept(sparsifier.masks) == ROWS[name](STEPS)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_dtypes_are_kept_in_bfloat16(name: str) -> None:
+    model = mlp(dtype=torch.bfloat16)
+    optimizer = OPTIMIZERS["sgd"](model)
+    sparsifier = st.Sparsifier(model, optimizer, make(name))
+    train(model, optimizer, STEPS)
+    assert kept(sparsifier.masks) == ROWS[name](STEPS)
+    assert all(p.dtype is torch.bfloat16 for p in model.parameters())
+    assert all(mask.dtype is torch.bool for mask in sparsifier.masks.values())
 
 
 def test_magnitude_prunes_at_the_step_it_is_told_and_keeps_the_largest() -> None:

@@ -16,9 +16,11 @@ from . import criteria as criteria
 from . import distributions as distributions
 from . import masks as masks
 from . import methods as methods
+from . import saliency as saliency
 from . import schedules as schedules
 from .art import ART as ART
 from .batchnorm import recalibrate_batchnorm_ as recalibrate_batchnorm_
+from .imp import IMP as IMP
 from .prune import prune as prune
 from .regularizers import L1 as L1
 from .regularizers import L2 as L2

@@ -54,12 +54,40 @@ def taylor(view: View) -> dict[str, Tensor]:
     return {name: (weight * grads[name]).abs() for name, weight in view.weights.items()}
 
 
+def sign_aware(view: View) -> dict[str, Tensor]:
+    """Distance from zero by rank, positive and negative weights taken in turn.
+
+    Dropping the n smallest scores removes the ceil(n/2) smallest positive weights and the
+    floor(n/2) negative ones closest to zero; where one sign runs out, the other gives the rest.
+
+    Returns:
+        name -> int64: -1 for a zero weight, 2 * rank for a positive one, 2 * rank + 1 for a
+        negative one; of equal weights the lower flat index has the higher rank.
+
+    Source: Mocanu et al. 2018 (SET), arXiv 1707.04780. Deviates: exactly n go, where taking
+    ceil(n/2) of each sign removes one more for odd n; active zeros go first.
+    """
+    return {name: _signed_rank(weight) for name, weight in view.weights.items()}
+
+
 def random(view: View) -> dict[str, Tensor]:
     """Uniform in [0, 1), float32, drawn on the CPU so that every device and rank sees the same."""
     return {
         name: torch.rand(weight.shape, generator=view.generator).to(weight.device)
         for name, weight in view.weights.items()
     }
+
+
+def _signed_rank(weight: Tensor) -> Tensor:
+    # Backwards, so that a stable sort ranks the higher flat index lower: it is dropped first.
+    flat = weight.detach().flatten().flip(0)
+    order = flat.abs().argsort(stable=True)
+    ordered = flat[order]
+    scores = torch.full_like(order, -1)
+    for offset, same in enumerate((ordered > 0, ordered < 0)):
+        rank = same.cumsum(0) - 1
+        scores[order] = torch.where(same, 2 * rank + offset, scores[order])
+    return scores.flip(0).view(weight.shape)
 
 
 def _each(view: View, found: Tensors, what: str, hint: str) -> Tensors:

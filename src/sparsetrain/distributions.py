@@ -1,11 +1,12 @@
-"""How many weights each layer keeps, so that the total is exact: uniform, er, erk, given."""
+"""Kept weights of each layer under an exact total: uniform, er, erk, smart_ratio, given."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
 from .masks import check_sparsity, kept
 from .types import Distribution, Shapes
@@ -66,6 +67,49 @@ def erk(shapes: Shapes, sparsity: float) -> dict[str, int]:
     """
     densities = _scaled(shapes, shapes, sparsity)
     return from_densities(shapes, densities, kept(_total(shapes), sparsity))
+
+
+def smart_ratio(
+    shapes: Shapes,
+    sparsity: float,
+    *,
+    network: Literal["auto", "resnet", "plain"] = "auto",
+    compat: Literal["paper"] | None = None,
+) -> dict[str, int]:
+    """Random tickets' share: convolutions keep less the deeper they lie, linears always 30 %.
+
+    Layer l of L keeps in proportion to k (k + 1) with k = L - l + 1; what exceeds a layer's size
+    goes to those behind it. The hybrid ticket is `masks.keep_layerwise` of |w| under these counts.
+
+    Args:
+        shapes: name -> shape of each prunable weight, from input to output; three or more
+            dimensions are a convolution.
+        sparsity: fraction of zeros over all of them, 0 <= sparsity < 1.
+        network: "plain" divides a convolution's share by l squared; "auto" takes "resnet" where a
+            1x1 convolution shows projection shortcuts.
+        compat: "paper" cuts each layer's count to an integer by itself, so that the total falls
+            short by about half a weight a layer.
+
+    Returns:
+        name -> kept weights; `kept(N, sparsity)` in total, by largest remainder.
+
+    Raises:
+        ValueError: no convolution, sparsity out of range, or the linears' 30 % leave nothing for
+            the convolutions.
+
+    Source: Su et al. 2020, arXiv 2009.11094; JingtongSu/sanity-checking-pruning. Deviates, unless
+    compat is "paper": the total is exact, and linears take what full convolutions cannot.
+    """
+    sparsity = check_sparsity(sparsity)
+    if compat not in (None, "paper"):
+        raise ValueError(f"compat must be None or 'paper', got {compat!r}.")
+    shares = _smart_shares(shapes, network)
+    if compat == "paper":
+        return _published_smart_ratio(shapes, shares, sparsity)
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    ideal = _smart_ideal(sizes, shares, sparsity)
+    missing = kept(_total(shapes), sparsity) - sum(math.floor(value) for value in ideal.values())
+    return _spread(ideal, sizes, missing)
 
 
 def er_densities(shapes: Shapes, sparsity: float) -> dict[str, float]:
@@ -178,6 +222,77 @@ def _scaled(factors: Shapes, shapes: Shapes, sparsity: float) -> dict[str, Fract
         budget -= sum(sizes[name] for name in full)
         free = {name: value for name, value in free.items() if value != top}
     return dict.fromkeys(shapes, Fraction(1))
+
+
+def _smart_shares(shapes: Shapes, network: str) -> dict[str, Fraction]:
+    """What each convolution gets, up to a common factor; linears have no share."""
+    if network not in ("auto", "resnet", "plain"):
+        raise ValueError(f"network must be 'auto', 'resnet' or 'plain', got {network!r}.")
+    convolutions = {name: shape for name, shape in shapes.items() if len(shape) > 2}
+    if not convolutions:
+        raise ValueError(
+            f"smart_ratio shares weights among convolutions, got {len(shapes)} layers and none is "
+            "one; use erk or uniform."
+        )
+    shortcuts = any(math.prod(shape[2:]) == 1 for shape in convolutions.values())
+    plain = network == "plain" or (network == "auto" and not shortcuts)
+    shares: dict[str, Fraction] = {}
+    for place, name in enumerate(shapes, 1):
+        k = len(shapes) - place + 1
+        if name in convolutions:
+            density = Fraction(k * (k + 1), place**2 if plain else 1)
+            shares[name] = density * math.prod(shapes[name])
+    return shares
+
+
+def _smart_ideal(
+    sizes: Mapping[str, int], shares: Mapping[str, Fraction], sparsity: float
+) -> dict[str, Fraction]:
+    """Kept weights of each layer before rounding; they add up to (1 - sparsity) N."""
+    ideal = {n: Fraction(3, 10) * size for n, size in sizes.items() if n not in shares}
+    budget = (1 - _exact(sparsity)) * sum(sizes.values()) - sum(ideal.values())
+    _check_budget(budget, list(ideal), sparsity)
+    convolutions = _poured(shares, sizes, budget)
+    left = budget - sum(convolutions.values())
+    for name in ideal:
+        more = min(left, sizes[name] - ideal[name])
+        ideal[name], left = ideal[name] + more, left - more
+    ideal |= convolutions
+    return {name: ideal[name] for name in sizes}
+
+
+def _published_smart_ratio(
+    shapes: Shapes, shares: Mapping[str, Fraction], sparsity: float
+) -> dict[str, int]:
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    linears = {name: size for name, size in sizes.items() if name not in shares}
+    # In floating point, as published: int(1000 * (1 - 0.9)) is 99.
+    budget = int(_total(shapes) * (1 - sparsity)) - int(0.3 * sum(linears.values()))
+    _check_budget(budget, list(linears), sparsity)
+    counts = _poured(shares, sizes, Fraction(budget))
+    return {n: int(0.3 * sizes[n]) if n in linears else math.floor(counts[n]) for n in shapes}
+
+
+def _check_budget(budget: Fraction | int, linears: Sequence[str], sparsity: float) -> None:
+    if budget <= 0:
+        raise ValueError(
+            f"sparsity={sparsity:g} leaves {float(budget):g} weights for the convolutions, because "
+            f"smart_ratio keeps 30 % of {', '.join(linears)}; lower the sparsity, leave that layer "
+            "dense with exclude=[…], or use erk."
+        )
+
+
+def _poured(
+    shares: Mapping[str, Fraction], sizes: Mapping[str, int], budget: Fraction
+) -> dict[str, Fraction]:
+    """The budget in proportion to the shares; what a full layer cannot hold goes to later ones."""
+    factor, carried = budget / sum(shares.values()), Fraction(0)
+    counts: dict[str, Fraction] = {}
+    for name, share in shares.items():
+        wanted = factor * share + carried
+        counts[name] = min(wanted, Fraction(sizes[name]))
+        carried = wanted - counts[name]
+    return counts
 
 
 def _two_axes(shapes: Shapes) -> Shapes:

@@ -43,8 +43,7 @@ def check_sparsity(sparsity: SupportsFloat, *, name: str = "sparsity") -> float:
     hint = f" Did you mean {value / 100:.12g}?" if 1 < value < 100 else ""
     if value == 1:
         hint = " No weight would be left; 0.99 keeps one in a hundred."
-    shown = sparsity if isinstance(sparsity, int | float) else value
-    raise ValueError(f"{name} must be in [0, 1), got {shown}.{hint}")
+    raise ValueError(f"{name} must be in [0, 1), got {value:g}.{hint}")
 
 
 def _as_float(value: SupportsFloat) -> float | None:

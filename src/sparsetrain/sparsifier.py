@@ -64,6 +64,7 @@ class Sparsifier:
         self._generator = torch.Generator().manual_seed(seed)
         self._parameters = select(model, include, exclude)
         self._finite = FiniteCheck()
+        self._grads: dict[str, Tensor] = {}
         self._hooks: StepHooks | None = None
         self._hook(optimizer)
         try:
@@ -238,6 +239,13 @@ class Sparsifier:
 
     @torch.no_grad()
     def _before_step(self, scale: float) -> None:
+        if isinstance(self.method, Observer) or self.method.when(self.step + 1):
+            # Now, because a foreach optimizer with Nesterov momentum overwrites p.grad.
+            self._grads = {
+                name: p.grad.detach() / scale
+                for name, p in self._parameters.items()
+                if p.grad is not None
+            }
         if self.regularizer is None or self.strength == 0.0:
             return
         weights, grads = [], []
@@ -264,6 +272,7 @@ class Sparsifier:
             check_ranks_agree(masks, self.step)
             self._refresh_grown_state_(masks)
             self._install_(masks)
+        self._grads = {}
 
     def _refresh_grown_state_(self, masks: Mapping[str, Tensor]) -> None:
         """Give new links the optimizer's initial state; they are zero already, weight and state."""
@@ -303,7 +312,7 @@ class Sparsifier:
         return View(
             step=self.step,
             weights={name: p.detach() for name, p in parameters.items()},
-            grads={name: p.grad.detach() for name, p in parameters.items() if p.grad is not None},
+            grads=self._grads or {n: p.grad for n, p in parameters.items() if p.grad is not None},
             momenta={name: moment for name, moment in momenta.items() if moment is not None},
             generator=self._generator,
         )

@@ -35,8 +35,8 @@ class View:
     Attributes:
         step: optimizer steps taken so far.
         weights: name -> weight, detached.
-        grads: name -> dense gradient that the last step was taken with, unscaled and with the
-            regulariser's part if there is one; a name is missing where the parameter had none.
+        grads: name -> dense gradient of the loss, as the last backward left it and unscaled,
+            without the regulariser's part; a name is missing where the parameter had none.
         momenta: name -> first-moment buffer of the optimizer (SGD's momentum buffer, Adam's
             `exp_avg`); a name is missing where the optimizer keeps none.
         generator: CPU generator; the same draws on every rank.

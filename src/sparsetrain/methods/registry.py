@@ -10,7 +10,13 @@ from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 
 from ..types import Method
 from .dense import Dense
+from .gmp import GMP
+from .granet import GraNet
+from .itop import ITOP
 from .magnitude import Magnitude
+from .rigl import RigL
+from .set import Set
+from .snfs import SNFS
 from .static import Static
 
 Family: TypeAlias = Literal["in-loop", "at-init", "phases"]
@@ -63,12 +69,48 @@ _TABLE = (
     Entry("dense", "in-loop", "no zeros: the control", "", Dense),
     Entry("static", "in-loop", "a fixed mask, random or given", "arXiv 2202.02643", Static),
     Entry("magnitude", "in-loop", "train, prune once, fine-tune", "arXiv 1506.02626", Magnitude),
+    Entry("gmp", "in-loop", "prune gradually by magnitude", "arXiv 1710.01878", GMP),
+    Entry("set", "in-loop", "drop the smallest, grow at random", "arXiv 1707.04780", Set),
+    Entry("snfs", "in-loop", "drop the smallest, grow by momentum", "arXiv 1907.04840", SNFS),
+    Entry("rigl", "in-loop", "drop the smallest, grow by gradient", "arXiv 1911.11134", RigL),
+    Entry("itop", "in-loop", "RigL or SET to the very end", "arXiv 2102.02887", ITOP),
+    Entry(
+        "granet", "in-loop", "prune gradually, drop and grow to the end", "arXiv 2106.10404", GraNet
+    ),
+    Entry(
+        "snip",
+        "at-init",
+        "keep what the loss depends on",
+        "arXiv 1810.02340",
+        call="st.saliency.snip(model, loss_fn, batches, sparsity)",
+    ),
+    Entry(
+        "grasp",
+        "at-init",
+        "keep what the gradient flow needs",
+        "arXiv 2002.07376",
+        call="st.saliency.grasp(model, loss_fn, batches, sparsity)",
+    ),
+    Entry(
+        "synflow",
+        "at-init",
+        "keep the strongest paths, without data",
+        "arXiv 2006.05467",
+        call="st.saliency.synflow(model, None, batches, sparsity)",
+    ),
     Entry(
         "art",
         "phases",
         "HyperSparse: regularise until the pruned copy is as accurate, prune, fine-tune",
         "arXiv 2308.07163",
         call="st.ART(model, optimizer, sparsity=…, dense_epochs=…, …)",
+    ),
+    Entry(
+        "imp",
+        "phases",
+        "train, prune the smallest, rewind, again: lottery tickets",
+        "arXiv 1803.03635",
+        call="st.IMP(model, optimizer, sparsity=…, epochs_per_round=…, …)",
     ),
 )
 

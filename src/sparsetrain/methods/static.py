@@ -8,16 +8,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from .. import criteria, distributions
 from .. import masks as mask_algebra
 from ..types import Masks, Memory, View
-from .options import option
-
-_DISTRIBUTIONS = {
-    "uniform": distributions.uniform,
-    "er": distributions.er,
-    "erk": distributions.erk,
-}
+from .options import check_choice, option
+from .start import DISTRIBUTIONS, start_masks
 
 
 @dataclass(frozen=True)
@@ -34,22 +28,23 @@ class Static:
 
     sparsity: float = 0.0
     total_steps: int = 1
-    distribution: Literal["uniform", "er", "erk"] = option("erk", "kept weights of each layer")
+    distribution: Literal["uniform", "er", "erk", "smart_ratio"] = option(
+        "erk", "kept weights of each layer"
+    )
     masks: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
         mask_algebra.check_sparsity(self.sparsity)
-        if self.distribution not in _DISTRIBUTIONS:
-            known = ", ".join(_DISTRIBUTIONS)
-            raise ValueError(f"distribution must be one of {known}, got {self.distribution!r}")
+        check_choice("distribution", self.distribution, tuple(DISTRIBUTIONS))
 
     def init(self, view: View) -> tuple[Masks, Memory]:
         """The given masks, or random ones with exactly the distribution's counts."""
         if self.masks is not None:
             return dict(self.masks), {}
-        shapes = {name: tuple(weight.shape) for name, weight in view.weights.items()}
-        counts = _DISTRIBUTIONS[self.distribution](shapes, self.sparsity)
-        return mask_algebra.keep_layerwise(criteria.random(view), counts), {}
+        masks = start_masks(
+            view, self.sparsity, distribution=self.distribution, start_mask="random"
+        )
+        return masks, {}
 
     def when(self, step: int) -> bool:
         """Never."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 # Given by the run itself, never as an option of the method.
@@ -37,6 +39,77 @@ class ArtOptions:
     """Recompute the pruned copy's batch-norm statistics before it is judged."""
 
 
+@dataclass(frozen=True)
+class SnipOptions:
+    """SNIP, scored once on a few training images, augmented as in training.
+
+    Source: Lee et al. 2019, arXiv 1810.02340.
+    """
+
+    images_per_class: int = 10
+    """Training images of each class that the weights are scored on."""
+    mode: Literal["train", "eval"] = "train"
+    """Batch norm while scoring: by the batch's statistics, or by the running ones."""
+
+
+@dataclass(frozen=True)
+class GraspOptions:
+    """GraSP, scored once on a few training images in two batches or more.
+
+    Source: Wang et al. 2020, arXiv 2002.07376.
+    """
+
+    images_per_class: int = 10
+    """Training images of each class that the weights are scored on."""
+    temperature: float = 200.0
+    """What the logits are divided by while scoring."""
+    mode: Literal["train", "eval"] = "train"
+    """Batch norm while scoring: by the batch's statistics, or by the running ones."""
+
+
+@dataclass(frozen=True)
+class SynflowOptions:
+    """SynFlow, scored without data.
+
+    Source: Tanaka et al. 2020, arXiv 2006.05467.
+    """
+
+    rounds: int = 100
+    """Scorings; the sparsity grows exponentially over them."""
+
+
+@dataclass(frozen=True)
+class ImpOptions:
+    """Iterative magnitude pruning: the lottery ticket and its kin.
+
+    Source: Frankle & Carbin 2019, arXiv 1803.03635; Renda et al. 2020, arXiv 2003.02389.
+    """
+
+    fraction: float = 0.2
+    """Share of the weights that are left, removed each round."""
+    rounds: int | None = None
+    """Prunings, in equal shares; None is as many as `fraction` needs. One is one-shot pruning."""
+    rewind: Literal["start", "epoch", "learning-rate"] = "start"
+    """Where the weights go back to each round; with learning-rate they stay."""
+    rewind_epoch: float = 1.0
+    """Epoch of the dense training to go back to under rewind=epoch; 0.5 is the middle of the
+    first."""
+    epochs_per_round: int | None = None
+    """Epochs of each training, the dense one too; None shares `epochs` out, what is over going to
+    the last, and a number replaces `epochs`."""
+
+
+_OWN: Mapping[str, type] = MappingProxyType(
+    {
+        "art": ArtOptions,
+        "snip": SnipOptions,
+        "grasp": GraspOptions,
+        "synflow": SynflowOptions,
+        "imp": ImpOptions,
+    }
+)
+
+
 @cache  # one class a method, so that equal settings are equal
 def options_type(method: str) -> type:
     """The dataclass of a method's own options.
@@ -44,10 +117,11 @@ def options_type(method: str) -> type:
     Args:
         method: a name the registry knows.
     Returns:
-        `ArtOptions` for ART, else a frozen dataclass made of the registry's entry.
+        A class of this module for the methods that decide between epochs or before them, else a
+        frozen dataclass made of the registry's entry.
     """
-    if method == "art":
-        return ArtOptions
+    if method in _OWN:
+        return _OWN[method]
     from sparsetrain import methods
 
     entry = methods.get(method)

@@ -74,7 +74,7 @@ def _dense(record: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         (
             "validation accuracy",
-            f"{_percent(sparse)} sparse, {_percent(dense)} dense (before regularising)",
+            f"{_percent(sparse)} sparse, {_percent(dense)} dense (before pruning)",
         )
     ]
 

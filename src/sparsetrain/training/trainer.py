@@ -29,6 +29,7 @@ def run_epoch(state: RunState, reporter: Reporter) -> dict[str, Any]:
     started = time.perf_counter()
     session, phase, epoch = state.session, state.session.plan.phase, state.epoch
     line: dict[str, Any] = {"epoch": epoch + 1, "phase": phase.name}
+    before = _cost(state)
     reporter.start_bar(f"epoch {epoch + 1}/{state.end} {phase.name}", len(session.train))
     with state.totals.timed("train"):
         result = train_epoch(
@@ -44,7 +45,9 @@ def run_epoch(state: RunState, reporter: Reporter) -> dict[str, Any]:
     line |= _monitor(state)
     line |= {"sparsity": session.plan.sparsity, "lr": _rate(state, phase, epoch, 0)}
     state.totals.steps += len(session.train)
-    state.totals.train_flops += _cost(state) * TRAIN_FACTOR * session.train_images
+    # The masks may move within the epoch: the mean of its two ends.
+    mean = (before + _cost(state)) / 2
+    state.totals.train_flops += mean * TRAIN_FACTOR * session.train_images
     line |= _judge(state, epoch, result.accuracy)
     state.epoch += 1
     line["seconds"] = round(time.perf_counter() - started, 3)
@@ -53,7 +56,7 @@ def run_epoch(state: RunState, reporter: Reporter) -> dict[str, Any]:
 
 def _rate(state: RunState, phase: Phase, epoch: int, batch: int) -> float:
     optim, batches = state.config.optim, len(state.session.train)
-    if not phase.last:
+    if not phase.scheduled:
         return optim.lr
     return rate(optim, (epoch - phase.first) * batches + batch, phase.epochs * batches)
 

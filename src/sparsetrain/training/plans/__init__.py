@@ -5,11 +5,14 @@ from __future__ import annotations
 from torch import nn
 from torch.optim import Optimizer
 
+from ... import methods
 from ...data.loader import Loader
 from ..config import TrainConfig
 from .art import ArtPlan
+from .at_init import AtInitPlan
 from .base import Phase as Phase
 from .base import Plan as Plan
+from .imp import ImpPlan
 from .single import SinglePlan
 
 
@@ -18,10 +21,15 @@ def make_plan(config: TrainConfig, model: nn.Module, optimizer: Optimizer, train
 
     Args:
         config: resolved settings.
-        train: for the number of steps, and for ART's batch-norm recalibration.
+        train: for the number of steps, the images to score on, and ART's batch-norm recalibration.
     Raises:
         ValueError: options the method does not take, or nothing prunable.
     """
-    if config.sparse.method == "art":
-        return ArtPlan(config, model, optimizer, train)
+    name = config.sparse.method
+    family = methods.get(name).family
+    if family == "phases":
+        plan = {"art": ArtPlan, "imp": ImpPlan}[name]
+        return plan(config, model, optimizer, train)
+    if family == "at-init":
+        return AtInitPlan(config, model, optimizer, train)
     return SinglePlan(config, model, optimizer, steps=config.optim.epochs * len(train))

@@ -54,11 +54,11 @@ class ArtPlan:
         """ART's phase, with its length where known."""
         name = self._art.phase
         if name == "dense":
-            return Phase(name, 0, self._dense, last=False)
+            return Phase(name, 0, self._dense, scheduled=False)
         if name == "regularize":
-            return Phase(name, self._dense, self._most, last=False)
+            return Phase(name, self._dense, self._most, scheduled=False)
         first = self._ends["regularize"]
-        return Phase(name, first, self.end_after(first) - first, last=True)
+        return Phase(name, first, self.end_after(first) - first, scheduled=True)
 
     @property
     def masks(self) -> Mapping[str, Tensor]:

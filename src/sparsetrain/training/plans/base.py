@@ -17,13 +17,13 @@ class Phase:
         name: as in the metrics.
         first: the run's epoch it began with, from 0.
         epochs: its length, or the most it can be.
-        last: whether the run ends with it; earlier phases keep a constant learning rate.
+        scheduled: whether the learning rate follows the schedule over it, or stays constant.
     """
 
     name: str
     first: int
     epochs: int
-    last: bool
+    scheduled: bool
 
 
 class Plan(Protocol):

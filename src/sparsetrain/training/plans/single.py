@@ -28,7 +28,7 @@ class SinglePlan:
         method = methods.create(
             config.sparse.method, sparsity=config.sparse.sparsity, total_steps=steps, **options
         )
-        self.phase = Phase("train", first=0, epochs=config.optim.epochs, last=True)
+        self.phase = Phase("train", first=0, epochs=config.optim.epochs, scheduled=True)
         self._sparsifier = Sparsifier(model, optimizer, method, seed=config.run.seed)
 
     @property
