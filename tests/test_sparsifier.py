@@ -390,6 +390,44 @@ def test_an_observer_sees_every_step_before_masking() -> None:
     assert sparsifier._memory == {"seen": 5, "unmasked": 5}
 
 
+class Resting(Watching):
+    observes = False
+
+
+def test_a_method_whose_options_need_no_look_at_each_step_costs_none() -> None:
+    model = mlp()
+    optimizer = OPTIMIZERS["sgd"](model)
+    sparsifier = st.Sparsifier(model, optimizer, Resting())
+    train(model, optimizer, 5)
+    assert sparsifier._memory == {"seen": 0, "unmasked": 0}
+    options = {"sparsity": 0.9, "total_steps": 100}
+    assert not st.methods.rigl(**options).observes
+    assert st.methods.rigl(**options, growth="momentum").observes
+    assert st.methods.snfs(**options).observes
+
+
+def test_methods_see_the_loss_gradient_also_where_the_optimizer_overwrites_it() -> None:
+    # SGD's foreach path with Nesterov momentum leaves g + momentum v in p.grad.
+    model = mlp()
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.1, momentum=0.9, nesterov=True, foreach=True
+    )
+    seen = []
+
+    class Looking(Moving):
+        def update(self, view: View, masks: Masks, memory: Memory) -> tuple[Masks, Memory]:
+            seen.append(view.grads["0.weight"].clone())
+            return masks, memory
+
+    st.Sparsifier(model, optimizer, Looking(interval=1), regularizer=st.L1(), strength=5.0)
+    for step in range(2):
+        optimizer.zero_grad()
+        loss_of(model, seed=step).backward()
+        wanted = model[0].weight.grad.clone()
+        optimizer.step()
+        assert torch.equal(seen[-1], wanted)
+
+
 def test_a_weight_without_gradient_still_feels_the_regulariser() -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

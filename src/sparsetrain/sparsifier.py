@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,8 @@ class Sparsifier:
         strength: float = 0.0,
     ) -> None:
         self.method = method
+        observes = isinstance(method, Observer) and getattr(method, "observes", True)
+        self._observer: Observer | None = cast(Observer, method) if observes else None
         self.regularizer = regularizer
         self.strength = strength
         self.step = 0
@@ -239,7 +241,7 @@ class Sparsifier:
 
     @torch.no_grad()
     def _before_step(self, scale: float) -> None:
-        if isinstance(self.method, Observer) or self.method.when(self.step + 1):
+        if self._observer is not None or self.method.when(self.step + 1):
             # Now, because a foreach optimizer with Nesterov momentum overwrites p.grad.
             self._grads = {
                 name: p.grad.detach() / scale
@@ -261,8 +263,8 @@ class Sparsifier:
     def _after_step(self) -> None:
         self.step += 1
         self._rollback.forget()
-        if isinstance(self.method, Observer):
-            self._memory = self.method.observe(self._view(), self._memory)
+        if self._observer is not None:
+            self._memory = self._observer.observe(self._view(), self._memory)
         self.apply_()
         self._finite.note(self._parameters, self.step)
         if self.method.when(self.step):

@@ -76,7 +76,11 @@ class Method(Protocol):
 
 @runtime_checkable
 class Observer(Method, Protocol):
-    """A method that looks at every step, as momentum growth must."""
+    """A method that looks at every step, as momentum growth must.
+
+    It costs a copy of the gradients a step. A class whose options decide whether it is needed also
+    has `observes: bool`; without that, `observe` is always called.
+    """
 
     def observe(self, view: View, memory: Memory) -> Memory:
         """New memory, from the view before masking."""

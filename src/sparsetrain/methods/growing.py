@@ -109,6 +109,11 @@ class Growing(ABC):
         """Optimizer step of the last update."""
         return step_of("stop", self.stop, self.total_steps)
 
+    @property
+    def observes(self) -> bool:
+        """Whether a part reads the averaged gradient, so that every step must be seen."""
+        return "momentum" in (self.growth, self.redistribution)
+
     def observe(self, view: View, memory: Memory) -> Memory:
         """Average the dense gradient where momentum growth or redistribution reads it."""
         return self._regrow.observe(view, memory)
