@@ -182,3 +182,28 @@ def test_masks_of_prune_train_under_static() -> None:
     sparsifier = st.Sparsifier(model, optimizer, st.methods.static(masks=masks))
     train(model, optimizer, 3)
     assert all(torch.equal(sparsifier.masks[n], masks[n]) for n in masks)
+
+
+@pytest.mark.parametrize("name", ["dense", "static"])
+def test_methods_without_use_for_an_argument_still_check_it(name: str) -> None:
+    with pytest.raises(ValueError, match=r"got 90\. Did you mean"):
+        st.methods.create(name, sparsity=90, total_steps=10)
+    with pytest.raises(ValueError, match="total_steps must be a positive int"):
+        st.methods.create(name, sparsity=0.5, total_steps=-3)
+
+
+@pytest.mark.parametrize("name", ["static", "rigl"])
+def test_methods_with_given_masks_are_made_by_name_and_stay_hashable(name: str) -> None:
+    model = mlp()
+    masks = st.prune(model, 0.9)
+    method = st.methods.create(name, sparsity=0.9, total_steps=10, masks=masks)
+    sparsifier = st.Sparsifier(model, OPTIMIZERS["sgd"](model), method)
+    assert all(torch.equal(sparsifier.masks[n], masks[n]) for n in masks)
+    assert hash(method) == hash(st.methods.create(name, sparsity=0.9, total_steps=10))
+
+
+def test_magnitude_at_step_zero_prunes_before_the_first_step() -> None:
+    model = mlp()
+    method = st.methods.magnitude(sparsity=0.9, total_steps=10, at=0)
+    sparsifier = st.Sparsifier(model, OPTIMIZERS["sgd"](model), method)
+    assert kept(sparsifier.masks) == st.masks.kept(TOTAL, 0.9)

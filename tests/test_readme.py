@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+import sparsetrain as st
+
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
 
@@ -54,3 +56,19 @@ def test_both_sides_of_the_diff_run_and_only_ours_is_sparse(
     zeros = sum(int((weights[f"{i}.weight"] == 0).sum()) for i in (0, 2))
     assert zeros == (162 if side == "+" else 0)  # 90 % of 6 x 20 + 20 x 3
     assert (saved.name == "sparse.pt") == (side == "+")
+
+
+def test_the_page_of_methods_names_every_method_and_no_other() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([\w-]+) \|",
+        (ROOT / "docs" / "methods.md").read_text(),
+        flags=re.MULTILINE,
+    )
+    assert dict(rows) == {name: st.methods.get(name).family for name in st.methods.names()}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/methods.md"])
+def test_every_link_leads_somewhere(page: str) -> None:
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+        assert target.startswith("http") or (path.parent / target).exists(), target

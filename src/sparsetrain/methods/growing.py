@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
@@ -77,7 +77,8 @@ class Growing(ABC):
     )
     threshold: float | None = option(None, "with drop=threshold: weights no larger are dropped")
     ema_decay: float = option(0.9, "with momentum: decay a step of the averaged gradient")
-    masks: Mapping[str, Tensor] | None = None
+    # Tensors neither compare nor hash as values do.
+    masks: Mapping[str, Tensor] | None = field(default=None, compare=False)
 
     rounding: ClassVar[Literal["up", "down"]] = "up"
 

@@ -145,14 +145,16 @@ def create(name: str, *, sparsity: float, total_steps: int, **options: Any) -> M
         name: one of `names("in-loop")`.
         sparsity: fraction of zeros to end with, 0 <= sparsity < 1.
         total_steps: optimizer steps of the whole training.
-        options: the method's own options, see `get(name).options`.
+        options: the method's own options, see `get(name).options`, and `masks` where it takes
+            given ones.
     Raises:
         ValueError: unknown name or option, a method of another family, or a bad value.
     """
     entry = get(name)
     if entry.make is None:
         raise ValueError(f"{name!r} is a method of family {entry.family!r}; use {entry.call}")
-    known = [option.name for option in entry.options]
+    known = [f.name for f in dataclasses.fields(entry.make)]
+    known = [name for name in known if name not in ("sparsity", "total_steps")]
     if unknown := [key for key in options if key not in known]:
         raise ValueError(
             f"method {name!r} has no option {unknown[0]!r}; {_suggest(unknown[0], known)}"

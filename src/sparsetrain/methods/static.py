@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
 
 from .. import masks as mask_algebra
 from ..types import Masks, Memory, View
-from .options import check_choice, option
+from .options import check_choice, check_total_steps, option
 from .start import DISTRIBUTIONS, start_masks
 
 
@@ -31,10 +31,12 @@ class Static:
     distribution: Literal["uniform", "er", "erk", "smart_ratio"] = option(
         "erk", "kept weights of each layer"
     )
-    masks: Mapping[str, Tensor] | None = None
+    # Tensors neither compare nor hash as values do.
+    masks: Mapping[str, Tensor] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         mask_algebra.check_sparsity(self.sparsity)
+        check_total_steps(self.total_steps)
         check_choice("distribution", self.distribution, tuple(DISTRIBUTIONS))
 
     def init(self, view: View) -> tuple[Masks, Memory]:
