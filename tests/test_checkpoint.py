@@ -79,3 +79,18 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     said: list[str] = []
     assert checkpoint.load_newest(tmp_path, said.append) is None
     assert len(said) == 1 and not (tmp_path / "evil").exists()
+
+
+def test_a_disk_that_fills_up_in_mid_write_leaves_nothing_of_that_checkpoint(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, {"x": 1}, keep=2)
+    whole = sorted(p.name for p in tmp_path.iterdir())
+
+    def full(path, data):
+        if path.suffix == ".pt":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        path.write_bytes(data)
+
+    monkeypatch.setattr("sparsetrain.training.checkpoint.write_atomic", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(tmp_path, 2, {"x": 2}, keep=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == whole

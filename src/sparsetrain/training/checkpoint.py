@@ -56,7 +56,12 @@ def save(folder: Path, epoch: int, state: dict[str, Any], *, keep: int) -> Path:
     path = folder / f"epoch-{epoch:05d}.pt"
     checksum = hashlib.sha256(data).hexdigest()
     write_atomic(_sum_of(path), f"{checksum}  {path.name}\n".encode())
-    write_atomic(path, data)
+    try:
+        write_atomic(path, data)
+    except BaseException:
+        if not path.exists():
+            _sum_of(path).unlink(missing_ok=True)
+        raise
     for old in listed(folder)[keep:]:
         old.unlink(missing_ok=True)
         _sum_of(old).unlink(missing_ok=True)
