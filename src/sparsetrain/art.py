@@ -18,6 +18,7 @@ from . import masks as mask_algebra
 from .art_rule import ArtRule, ArtState, Candidate, Compat, Outcome, Phase, start, transition
 from .methods.dense import Dense
 from .methods.static import Static
+from .optimizers import first_learning_rates, restart_
 from .regularizers import HyperSparse, Regularizer
 from .selection import Patterns, select
 from .snapshot import Snapshot
@@ -104,8 +105,7 @@ class ART:
         self._snapshots: dict[int, Snapshot] = {}
         self._model, self._optimizer = model, optimizer
         self._parameters = select(model, include, exclude)
-        # A scheduler made before this object has changed `lr` already and kept the first one.
-        self._first_lrs = [float(g.get("initial_lr", g["lr"])) for g in optimizer.param_groups]
+        self._first_lrs = first_learning_rates(optimizer)
         self._sparsifier = self._make_sparsifier(None)
 
     @property
@@ -274,13 +274,7 @@ class ART:
         assert state.chosen is not None
         chosen = self._snapshots[state.chosen]
         chosen.restore_(self._model, self._parameters)
-        self._optimizer.state.clear()
-        # Groups added since have no first learning rate of their own and keep what they have.
-        for group, lr in zip(self._optimizer.param_groups, self._first_lrs, strict=False):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
+        restart_(self._optimizer, self._first_lrs)
         self._replace_sparsifier(chosen.masks(self._parameters))
         self._snapshots.clear()
 

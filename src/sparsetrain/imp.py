@@ -15,6 +15,7 @@ from .hooks import StepHooks
 from .imp_rule import ImpRule, ImpState, Phase, Rewind, transition
 from .methods.dense import Dense
 from .methods.static import Static
+from .optimizers import first_learning_rates, restart_
 from .selection import Patterns, named_tensors, select
 from .sparsifier import Sparsifier, check_masks
 from .types import Masks
@@ -78,8 +79,7 @@ class IMP:
         self.phase_changed = False
         self._model, self._optimizer = model, optimizer
         self._parameters = select(model, include, exclude)
-        # A scheduler made before this object has changed `lr` already and kept the first one.
-        self._first_lrs = [float(g.get("initial_lr", g["lr"])) for g in optimizer.param_groups]
+        self._first_lrs = first_learning_rates(optimizer)
         self._sparsifier = Sparsifier(model, optimizer, Dense(), include=list(self._parameters))
         self._rewind = _copied(model) if rewind in ("start", 0) else {}
         self._hooks: StepHooks | None = None
@@ -178,13 +178,7 @@ class IMP:
         self._unhook()
         masks = self._smallest_off(number)
         self._restore_()
-        self._optimizer.state.clear()
-        # Groups added since have no first learning rate of their own and keep what they have.
-        for group, lr in zip(self._optimizer.param_groups, self._first_lrs, strict=False):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
+        restart_(self._optimizer, self._first_lrs)
         self._attach(masks)
 
     def _plan(self) -> dict[str, Any]:

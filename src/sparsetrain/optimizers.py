@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,6 +63,26 @@ def initial_state(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, fl
     if isinstance(optimizer, torch.optim.Adagrad):
         return {"sum": float(_group(optimizer, parameter)["initial_accumulator_value"])}
     return {}
+
+
+def first_learning_rates(optimizer: Optimizer) -> list[float]:
+    """The learning rate that each parameter group began with."""
+    # A scheduler made before this call has changed `lr` already and kept the first one.
+    return [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+
+
+def restart_(optimizer: Optimizer, rates: Sequence[float]) -> None:
+    """Forget all state and set the first learning rates again.
+
+    Args:
+        rates: of `first_learning_rates`; groups added since have none and keep what they have.
+    """
+    optimizer.state.clear()
+    for group, rate in zip(optimizer.param_groups, rates, strict=False):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def _group(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any]:

@@ -78,15 +78,13 @@ class Sparsifier:
         self.masks: Masks = {
             name: masks[name].to(p.device, copy=True) for name, p in self._parameters.items()
         }
-        self._multipliers = {
-            name: self.masks[name].to(p.dtype).contiguous(memory_format=_format(p))
-            for name, p in self._parameters.items()
-        }
+        self._multipliers = {n: torch.zeros_like(p.detach()) for n, p in self._parameters.items()}
+        self._versions: list[int] = []
+        self._dense = False
+        self._refresh_multipliers_()
         check_ranks_agree(self.masks, self.step)
         # A checkpoint may be loaded into the model before this object and its own state after it.
         self._rollback = Rollback(self._masked_tensors())
-        self._versions: list[int] = []
-        self._dense = False
         self.apply_()
 
     @property
@@ -337,11 +335,6 @@ def check_masks(masks: Mapping[str, Tensor], parameters: Mapping[str, nn.Paramet
             )
     if extra := [name for name in masks if name not in parameters]:
         raise ValueError(f"there is a mask for {extra[0]!r}, which is not a selected layer")
-
-
-def _format(tensor: Tensor) -> torch.memory_format:
-    channels_last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def _clone(value: Any) -> Any:

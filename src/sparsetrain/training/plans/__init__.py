@@ -9,11 +9,11 @@ from ... import methods
 from ...data.loader import Loader
 from ..config import TrainConfig
 from .art import ArtPlan
-from .at_init import AtInitPlan
+from .at_init import at_init_plan
 from .base import Phase as Phase
 from .base import Plan as Plan
 from .imp import ImpPlan
-from .single import SinglePlan
+from .single import in_loop_plan
 
 
 def make_plan(config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Loader) -> Plan:
@@ -31,5 +31,5 @@ def make_plan(config: TrainConfig, model: nn.Module, optimizer: Optimizer, train
         plan = {"art": ArtPlan, "imp": ImpPlan}[name]
         return plan(config, model, optimizer, train)
     if family == "at-init":
-        return AtInitPlan(config, model, optimizer, train)
-    return SinglePlan(config, model, optimizer, steps=config.optim.epochs * len(train))
+        return at_init_plan(config, model, optimizer, train)
+    return in_loop_plan(config, model, optimizer, train)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,59 +15,22 @@ from ...sparsifier import Sparsifier
 from ...types import Masks
 from ..config import TrainConfig
 from ..options import SnipOptions, SynflowOptions
-from .base import Phase
+from .single import SinglePlan
 
 
-class AtInitPlan:
-    """A mask scored on the network as it was initialised: one phase.
+def at_init_plan(
+    config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Loader
+) -> SinglePlan:
+    """A mask scored on the network as it was initialised, then fixed.
 
     A continued run scores again and then loads its own mask over it.
+
+    Raises:
+        ValueError: an option out of range, or nothing prunable.
     """
-
-    def __init__(
-        self, config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Loader
-    ) -> None:
-        masks, self._images = _score(config, model, train)
-        self.phase = Phase("train", first=0, epochs=config.optim.epochs, scheduled=True)
-        self._sparsifier = Sparsifier(
-            model, optimizer, methods.static(sparsity=config.sparse.sparsity, masks=masks)
-        )
-
-    @property
-    def masks(self) -> Mapping[str, Tensor]:
-        """The masks that were found."""
-        return self._sparsifier.masks
-
-    @property
-    def sparsity(self) -> float:
-        """Their sparsity."""
-        return self._sparsifier.sparsity
-
-    def end_epoch(
-        self, epoch: int, accuracy: float, evaluate: Callable[[nn.Module], float]
-    ) -> dict[str, float]:
-        """Nothing to decide."""
-        return {}
-
-    def end_after(self, epoch: int) -> int:
-        """As many as asked for."""
-        return self.phase.epochs
-
-    def facts(self) -> dict[str, Any]:
-        """How many images the scores took."""
-        return {"scored_images": self._images}
-
-    def state_dict(self) -> dict[str, Any]:
-        """The engine's."""
-        return self._sparsifier.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The engine's."""
-        self._sparsifier.load_state_dict(state)
-
-    def finalize(self) -> None:
-        """The engine's."""
-        self._sparsifier.finalize()
+    masks, images = _score(config, model, train)
+    method = methods.static(sparsity=config.sparse.sparsity, masks=masks)
+    return SinglePlan(config, Sparsifier(model, optimizer, method), {"scored_images": images})
 
 
 def _score(config: TrainConfig, model: nn.Module, train: Loader) -> tuple[Masks, int]:

@@ -1,35 +1,57 @@
-"""An in-loop method as a plan: one phase, all decisions within the epochs."""
+"""One phase under one Sparsifier, and the in-loop methods as that."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ... import methods
+from ...data.loader import Loader
 from ...sparsifier import Sparsifier
 from ..config import TrainConfig
 from .base import Phase
 
 
+def in_loop_plan(
+    config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Loader
+) -> SinglePlan:
+    """The plan of an in-loop method, attached.
+
+    Raises:
+        ValueError: options the method does not take, or nothing prunable.
+    """
+    options = {
+        field.name: getattr(config.options, field.name)
+        for field in dataclasses.fields(config.options)
+    }
+    steps = config.optim.epochs * len(train)
+    method = methods.create(
+        config.sparse.method, sparsity=config.sparse.sparsity, total_steps=steps, **options
+    )
+    return SinglePlan(config, Sparsifier(model, optimizer, method, seed=config.run.seed))
+
+
 class SinglePlan:
-    """An in-loop method: one phase."""
+    """One phase under one Sparsifier; all decisions fall within the epochs.
+
+    Args:
+        sparsifier: attached already.
+        facts: what the record gains.
+    """
 
     def __init__(
-        self, config: TrainConfig, model: nn.Module, optimizer: Optimizer, *, steps: int
+        self,
+        config: TrainConfig,
+        sparsifier: Sparsifier,
+        facts: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        options = {
-            field.name: getattr(config.options, field.name)
-            for field in dataclasses.fields(config.options)
-        }
-        method = methods.create(
-            config.sparse.method, sparsity=config.sparse.sparsity, total_steps=steps, **options
-        )
         self.phase = Phase("train", first=0, epochs=config.optim.epochs, scheduled=True)
-        self._sparsifier = Sparsifier(model, optimizer, method, seed=config.run.seed)
+        self._sparsifier, self._facts = sparsifier, facts
 
     @property
     def masks(self) -> Mapping[str, Tensor]:
@@ -52,8 +74,8 @@ class SinglePlan:
         return self.phase.epochs
 
     def facts(self) -> dict[str, Any]:
-        """Nothing beyond the masks."""
-        return {}
+        """What was known at the start."""
+        return dict(self._facts)
 
     def state_dict(self) -> dict[str, Any]:
         """The engine's."""
