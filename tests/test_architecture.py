@@ -20,7 +20,7 @@ LAYERS = (
     ("distributions", "criteria", "regularizers", "batchnorm", "optimizers", "snapshot"),
     ("hooks", "finite", "rollback", "agreement", "prune", "saliency"),
     ("sparsifier", "methods"),
-    ("art_rule", "art", "imp_rule", "imp"),
+    ("phases", "art_rule", "art", "imp_rule", "imp"),
 )
 LIBRARY = {name for layer in LAYERS for name in layer}
 EDGE = {"models", "data", "training", "cli", "__main__"}

@@ -13,22 +13,22 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from . import criteria
 from . import masks as mask_algebra
 from .art_rule import ArtRule, ArtState, Candidate, Compat, Outcome, Phase, start, transition
 from .methods.dense import Dense
 from .methods.static import Static
 from .optimizers import first_learning_rates, restart_
+from .phases import PhaseDriver
 from .regularizers import HyperSparse, Regularizer
 from .selection import Patterns, select
 from .snapshot import Snapshot
-from .sparsifier import Sparsifier, check_masks
-from .types import Masks, View
+from .sparsifier import Sparsifier
+from .types import Masks
 
 _log = logging.getLogger(__name__)
 
 
-class ART:
+class ART(PhaseDriver):
     """Automatic regularised training in any loop; call `epoch_end` once an epoch::
 
         art = st.ART(model, optimizer, sparsity=0.9, dense_epochs=60, finetune_epochs=160,
@@ -119,21 +119,6 @@ class ART:
         return self.state.outcome
 
     @property
-    def masks(self) -> Masks:
-        """name -> bool mask; all True before fine-tuning."""
-        return self._sparsifier.masks
-
-    @property
-    def sparsity(self) -> float:
-        """The fraction of zeros now: 0 before fine-tuning."""
-        return self._sparsifier.sparsity
-
-    @property
-    def sparsifier(self) -> Sparsifier:
-        """The engine of the current phase."""
-        return self._sparsifier
-
-    @property
     def strength(self) -> float:
         """The regulariser's factor in the coming epoch, 0 outside the regularising phase."""
         if self.phase != "regularize":
@@ -199,11 +184,7 @@ class ART:
         fields["window"] = tuple((int(e), float(a)) for e, a in fields["window"])
         fields["best"] = Candidate(**fields["best"]) if fields["best"] else None
         snapshots = {int(e): Snapshot(**s) for e, s in state["snapshots"].items()}
-        engine = state["sparsifier"]
-        check_masks(engine["masks"], self._parameters)
-        if engine["method"] != type(self._sparsifier.method).__name__:
-            self._replace_sparsifier(engine["masks"] if engine["method"] == "Static" else None)
-        self._sparsifier.load_state_dict(engine)
+        self._load_sparsifier(state["sparsifier"])
         self.state = ArtState(**fields)
         self.last = dict(state["last"])
         self._first_lrs = list(state["first_lrs"])
@@ -212,10 +193,6 @@ class ART:
     def finalize(self) -> None:
         """Take the hooks off; the zeros stay."""
         self._sparsifier.finalize()
-
-    def _replace_sparsifier(self, masks: Mapping[str, Tensor] | None) -> None:
-        self._sparsifier.detach()
-        self._sparsifier = self._make_sparsifier(masks)
 
     def _make_sparsifier(self, masks: Mapping[str, Tensor] | None) -> Sparsifier:
         names = list(self._parameters)
@@ -240,14 +217,7 @@ class ART:
                 return snapshot, float(evaluate(self._model))
 
     def _border_masks(self) -> Masks:
-        view = View(
-            step=0,
-            weights={name: p.detach() for name, p in self._parameters.items()},
-            grads={},
-            momenta={},
-            generator=torch.Generator(),
-        )
-        scores = criteria.magnitude(view)
+        scores = {name: p.detach().abs() for name, p in self._parameters.items()}
         total = sum(score.numel() for score in scores.values())
         keep = mask_algebra.kept(total, self._target)
         if self.rule.compat == "paper":

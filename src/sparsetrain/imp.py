@@ -16,12 +16,13 @@ from .imp_rule import ImpRule, ImpState, Phase, Rewind, transition
 from .methods.dense import Dense
 from .methods.static import Static
 from .optimizers import first_learning_rates, restart_
+from .phases import PhaseDriver
 from .selection import Patterns, named_tensors, select
-from .sparsifier import Sparsifier, check_masks
+from .sparsifier import Sparsifier
 from .types import Masks
 
 
-class IMP:
+class IMP(PhaseDriver):
     """Iterative magnitude pruning in any loop; call `epoch_end` once an epoch::
 
         imp = st.IMP(model, optimizer, sparsity=0.9, epochs_per_round=160)
@@ -80,7 +81,7 @@ class IMP:
         self._model, self._optimizer = model, optimizer
         self._parameters = select(model, include, exclude)
         self._first_lrs = first_learning_rates(optimizer)
-        self._sparsifier = Sparsifier(model, optimizer, Dense(), include=list(self._parameters))
+        self._sparsifier = self._make_sparsifier(None)
         self._rewind = _copied(model) if rewind in ("start", 0) else {}
         self._hooks: StepHooks | None = None
         self._watch()
@@ -96,21 +97,6 @@ class IMP:
     def round(self) -> int:
         """Prunings so far; `rule.total_rounds` at the end."""
         return self.state.round
-
-    @property
-    def masks(self) -> Masks:
-        """name -> bool mask; each round's within the one before."""
-        return self._sparsifier.masks
-
-    @property
-    def sparsity(self) -> float:
-        """The fraction of zeros now."""
-        return self._sparsifier.sparsity
-
-    @property
-    def sparsifier(self) -> Sparsifier:
-        """The engine of the current round."""
-        return self._sparsifier
 
     def epoch_end(
         self,
@@ -154,11 +140,7 @@ class IMP:
                 raise ValueError(
                     f"the state is of {name}={state['plan'][name]!r}, this run's is {value!r}"
                 )
-        engine = state["sparsifier"]
-        check_masks(engine["masks"], self._parameters)
-        if engine["method"] != type(self._sparsifier.method).__name__:
-            self._attach(engine["masks"] if engine["method"] == "Static" else None)
-        self._sparsifier.load_state_dict(engine)
+        self._load_sparsifier(state["sparsifier"])
         self.state = ImpState(**state["state"])
         self._first_lrs = list(state["first_lrs"])
         self._rewind = {name: tensor.clone() for name, tensor in state["rewind"].items()}
@@ -179,7 +161,7 @@ class IMP:
         masks = self._smallest_off(number)
         self._restore_()
         restart_(self._optimizer, self._first_lrs)
-        self._attach(masks)
+        self._replace_sparsifier(masks)
 
     def _plan(self) -> dict[str, Any]:
         """What decides the counts of all rounds, and where the weights go back to."""
@@ -200,11 +182,10 @@ class IMP:
             if name in self._rewind:
                 tensor.copy_(self._rewind[name])
 
-    def _attach(self, masks: Mapping[str, Tensor] | None) -> None:
+    def _make_sparsifier(self, masks: Mapping[str, Tensor] | None) -> Sparsifier:
         method = Dense() if masks is None else Static(masks=masks)
-        self._sparsifier.detach()
         names = list(self._parameters)
-        self._sparsifier = Sparsifier(self._model, self._optimizer, method, include=names)
+        return Sparsifier(self._model, self._optimizer, method, include=names)
 
     def _watch(self) -> None:
         """Look out for the step to rewind to, if it is still to come."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from .types import Schedule
@@ -17,7 +18,7 @@ class _Constant:
 
 
 @dataclass(frozen=True)
-class _Ramp:
+class _Ramp(ABC):
     """From `initial` to `final` between two steps; a kind says how. Both ends are hit exactly."""
 
     initial: float
@@ -36,9 +37,9 @@ class _Ramp:
             return self.initial
         return self._between((step - self.start) / (self.stop - self.start))
 
+    @abstractmethod
     def _between(self, u: float) -> float:
         """The value at the fraction `u` of the way, 0 < u < 1."""
-        raise NotImplementedError
 
 
 class _Linear(_Ramp):
