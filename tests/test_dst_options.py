@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as hs
 
 import sparsetrain as st
+from sparsetrain import patterns
 from sparsetrain.methods import apportion, regrow, start
 from sparsetrain.methods.options import step_of
 from sparsetrain.types import View
@@ -76,14 +77,17 @@ def test_the_options_choices_are_those_of_the_parts(name: str) -> None:
         "drop": regrow.DropRule,
         "growth": regrow.GrowthRule,
         "redistribution": apportion.Redistribution,
-        "distribution": start.DistributionName,
         "start_mask": start.StartMask,
+        "pattern": patterns.Pattern,
     }
     hints = get_type_hints(st.methods.get(name).make)
     for option, parts in choices.items():
         if option in hints:
             assert get_args(hints[option]) == get_args(parts)
             assert hints[option] == Literal[get_args(parts)]
+    names, _function = get_args(hints["distribution"])
+    assert names == start.DistributionName
+    assert get_args(names) == tuple(start.DISTRIBUTIONS)
 
 
 def test_granet_starts_at_half_or_at_a_target_below() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 import sparsetrain as st
-from tests.nets import Moving, batch, loss_of, mlp
+from tests.nets import OPTIMIZERS, Moving, batch, loss_of, mlp, train
 
 
 def attached(
@@ -240,3 +241,34 @@ def test_a_mask_update_recompiles_nothing() -> None:
         nn.functional.cross_entropy(network(x), y).backward()
         optimizer.step()
     assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"muon"}))
+def test_an_update_that_replaces_the_weight_step_moves_no_parameter(name: str) -> None:
+    model = mlp()
+    optimizer = OPTIMIZERS[name](model)
+    method = st.methods.rigl(0.5, 8, update_every=2, stop=1.0, skip_weight_step=True)
+    sparsifier = st.Sparsifier(model, optimizer, method)
+    for step in range(1, 9):
+        before = {n: p.detach().clone() for n, p in model.named_parameters()}
+        masks = {n: m.clone() for n, m in sparsifier.masks.items()}
+        state = copy.deepcopy(optimizer.state_dict()["state"])
+        train(model, optimizer, 1, start=step)
+        assert sparsifier.step == step
+        moved = any(not torch.equal(before[n], p) for n, p in model.named_parameters() if "b" in n)
+        assert moved == (step % 2 == 1)
+        if step % 2:
+            continue
+        assert all(p.grad is not None for p in model.parameters())
+        changed = 0
+        for index, (n, p) in enumerate(model.named_parameters()):
+            kept = sparsifier.masks.get(n, torch.ones_like(p, dtype=torch.bool))
+            stays = kept & masks.get(n, kept)
+            changed += int((kept != masks.get(n, kept)).sum())
+            assert torch.equal(p[stays], before[n][stays])
+            for key, value in optimizer.state_dict()["state"][index].items():
+                same = state[index][key]
+                if isinstance(value, torch.Tensor) and value.shape == p.shape:
+                    value, same = value[stays], same[stays]
+                assert torch.equal(torch.as_tensor(value), torch.as_tensor(same)), key
+        assert changed > 0 or step == 8

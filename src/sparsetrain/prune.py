@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from . import criteria, distributions
+from . import criteria, distributions, patterns
 from . import masks as mask_algebra
+from .patterns import Pattern, Scope
 from .selection import Patterns, select
 from .types import Criterion, Masks, View
-
-Scope: TypeAlias = Literal["global", "layer"]
 
 _CRITERIA: dict[str, Criterion] = {
     "magnitude": criteria.magnitude,
@@ -23,7 +22,12 @@ _CRITERIA: dict[str, Criterion] = {
 }
 
 
-def keep_largest(scores: Mapping[str, Tensor], sparsity: float, scope: Scope = "global") -> Masks:
+def keep_largest(
+    scores: Mapping[str, Tensor],
+    sparsity: float,
+    scope: Scope = "global",
+    pattern: Pattern = "unstructured",
+) -> Masks:
     """Masks that keep exactly the `kept(N, sparsity)` largest of all N scores.
 
     Args:
@@ -31,9 +35,14 @@ def keep_largest(scores: Mapping[str, Tensor], sparsity: float, scope: Scope = "
         sparsity: fraction of zeros, 0 <= sparsity < 1.
         scope: rank all layers together, or give each layer the same sparsity (integers by
             largest remainder under the exact total).
+        pattern: "channel" keeps whole units, by `patterns.keep_units`' counts.
     Raises:
-        ValueError: sparsity or scope out of range, or a NaN score.
+        ValueError: sparsity, scope or pattern out of range, or a NaN score.
     """
+    if pattern == "channel":
+        return patterns.keep_units(scores, sparsity, scope)
+    if pattern != "unstructured":
+        raise ValueError(f"pattern must be 'unstructured' or 'channel', got {pattern!r}")
     if scope == "global":
         total = sum(score.numel() for score in scores.values())
         return mask_algebra.keep_global(scores, mask_algebra.kept(total, sparsity))
@@ -50,6 +59,7 @@ def prune(
     criterion: Literal["magnitude", "random", "gradient", "taylor"] | Criterion = "magnitude",
     scope: Scope = "global",
     *,
+    pattern: Pattern = "unstructured",
     include: Patterns = None,
     exclude: Patterns = None,
     seed: int = 0,
@@ -64,11 +74,13 @@ def prune(
         criterion: a name, or a function from a View to scores; `gradient` and `taylor` read
             `p.grad`, so run a backward first.
         scope: rank all layers together or each by itself.
+        pattern: "channel" keeps or zeroes whole output channels, see `patterns`; the counts are
+            `patterns.keep_units`'.
         include: patterns of `st.select`.
         exclude: patterns of `st.select`.
         seed: of the random criterion.
     Returns:
-        name -> bool mask, exactly `kept(N, sparsity)` True in total.
+        name -> bool mask, exactly `kept(N, sparsity)` True in total (single weights).
     Raises:
         ValueError: nothing is prunable, or an argument is out of range; the model is unchanged.
     """
@@ -84,7 +96,7 @@ def prune(
         momenta={},
         generator=torch.Generator().manual_seed(seed),
     )
-    masks = keep_largest(score(view), sparsity, scope)
+    masks = keep_largest(score(view), sparsity, scope, pattern)
     for name, parameter in parameters.items():
         parameter.masked_fill_(~masks[name], 0)  # not a product: infinity times 0 is NaN
     return masks

@@ -49,7 +49,7 @@ class View:
     generator: torch.Generator
 
 
-Criterion: TypeAlias = Callable[[View], dict[str, Tensor]]
+Criterion: TypeAlias = Callable[[View], Tensors]
 """View -> name -> score of the weight's shape; the larger, the more worth keeping."""
 
 
@@ -59,6 +59,9 @@ class Method(Protocol):
 
     A method that must see every step also has `observe(view, memory) -> memory`, which is called
     before masking, with dense gradients and optimizer momenta (class `Observer`).
+
+    A method with `skip_weight_step = True` replaces the weight step by its update: at such a step
+    no parameter of the optimizer moves and no state changes.
     """
 
     def init(self, view: View) -> tuple[Masks, Memory]:
@@ -84,4 +87,13 @@ class Observer(Method, Protocol):
 
     def observe(self, view: View, memory: Memory) -> Memory:
         """New memory, from the view before masking."""
+        ...
+
+
+@runtime_checkable
+class FreshStart(Method, Protocol):
+    """A method of whose first active weights some start at 0: a start that prunes and regrows."""
+
+    def fresh(self, view: View, masks: Masks) -> Masks:
+        """name -> bool of `init`'s masks, True where a weight starts at 0; empty for none."""
         ...

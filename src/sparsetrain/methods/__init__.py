@@ -7,6 +7,7 @@ from .itop import ITOP
 from .magnitude import Magnitude
 from .registry import Entry as Entry
 from .registry import Option as Option
+from .registry import card as card
 from .registry import create as create
 from .registry import get as get
 from .registry import names as names
@@ -21,6 +22,7 @@ gmp, granet, itop, rigl, set, snfs = GMP, GraNet, ITOP, RigL, Set, SNFS
 __all__ = [
     "Entry",
     "Option",
+    "card",
     "create",
     "dense",
     "get",

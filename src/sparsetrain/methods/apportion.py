@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from .. import distributions
+from .. import distributions, sharded
 from .. import masks as mask_algebra
 from ..types import Masks, View
 
@@ -77,7 +77,11 @@ def _mean_active(
     values: Mapping[str, Tensor], masks: Masks, active: Mapping[str, int]
 ) -> dict[str, float]:
     # float32 sums also in half precision, and one read from the device for all layers.
-    sums = [(values[n].abs() * m).sum(dtype=torch.float32) for n, m in masks.items()]
+    sums = [
+        (sharded.local(values[n]).abs() * sharded.local(m)).sum(dtype=torch.float32)
+        for n, m in masks.items()
+    ]
+    sums = sharded.add_up(sums, next(iter(masks.values())))
     return {
         name: total / max(active[name], 1)
         for name, total in zip(

@@ -7,8 +7,9 @@ from typing import Literal, final, get_args
 
 from .. import masks as mask_algebra
 from .. import schedules
-from ..types import Masks, Memory, View
-from .gradual import Scope, prune_to
+from ..patterns import Pattern, Scope
+from ..types import Distribution, Masks, Memory, View
+from .gradual import check_channels, prune_to
 from .options import (
     check_choice,
     check_fraction,
@@ -18,7 +19,7 @@ from .options import (
     option,
     step_of,
 )
-from .start import DISTRIBUTIONS, StartMask, start_masks
+from .start import DistributionName, StartMask, check_start, fresh_weights, start_masks
 
 
 @final
@@ -37,7 +38,8 @@ class GMP:
         classifier_sparsity: with scope "layer", the most that the last selected layer is pruned
             to; 0.8 is the rule of Gale et al. None treats it like the others.
         distribution: kept weights of each layer at the start, if the start is not dense.
-        start_mask: the largest weights of each layer, or random ones; likewise.
+        start_mask: the largest weights of each layer, random ones, or as `start_masks` says.
+        pattern: "channel" prunes whole output channels, see `patterns.keep_units`.
     Raises:
         ValueError: an option out of range, or two that make no sense together.
     Source: Zhu & Gupta 2017, arXiv 1710.01878; Gale et al. 2019, arXiv 1902.09574. Deviates: pruned
@@ -56,28 +58,21 @@ class GMP:
     classifier_sparsity: float | None = option(
         None, "with scope=layer: most zeros in the last layer; 0.8 is published"
     )
-    distribution: Literal["uniform", "er", "erk", "smart_ratio"] = option(
+    distribution: DistributionName | Distribution = option(
         "erk", "kept weights of each layer at a sparse start"
     )
-    start_mask: Literal["random", "pruned"] = option(
-        "pruned", "positions at a sparse start: random or the largest"
-    )
+    start_mask: StartMask = option("pruned", "positions at a sparse start")
+    pattern: Pattern = option("unstructured", "prune single weights or whole output channels")
 
     def __post_init__(self) -> None:
         mask_algebra.check_sparsity(self.sparsity)
         check_total_steps(self.total_steps)
         check_gradual(self.initial_sparsity, self.sparsity)
         check_choice("scope", self.scope, get_args(Scope))
-        check_choice("distribution", self.distribution, tuple(DISTRIBUTIONS))
-        check_choice("start_mask", self.start_mask, get_args(StartMask))
+        check_start(self, sparsity=self.initial_sparsity)
         self._every(0)
         if self.classifier_sparsity is not None:
-            check_fraction("classifier_sparsity", self.classifier_sparsity)
-            if self.scope != "layer":
-                raise ValueError(
-                    f"classifier_sparsity={self.classifier_sparsity} needs scope='layer': a global "
-                    "ranking decides the classifier's count by itself"
-                )
+            self._check_classifier(self.classifier_sparsity)
 
     @property
     def start_step(self) -> int:
@@ -96,13 +91,21 @@ class GMP:
 
     def init(self, view: View) -> tuple[Masks, Memory]:
         """Dense, or masks with exactly `kept(N, initial_sparsity)` weights."""
+        check_channels(view, self.sparsity, self.scope, self.pattern)
         masks = start_masks(
             view,
             self.sparsity_at(0),
             distribution=self.distribution,
             start_mask=self.start_mask,
+            pattern=self.pattern,
         )
         return masks, {}
+
+    def fresh(self, view: View, masks: Masks) -> Masks:
+        """Weights of `init`'s masks that start at 0; see `fresh_weights`."""
+        if self.sparsity_at(0) == 0:
+            return {}
+        return fresh_weights(view, masks, start_mask=self.start_mask, pattern=self.pattern)
 
     def when(self, step: int) -> bool:
         """At each multiple of `update_every` in [start, stop], and at stop."""
@@ -116,9 +119,23 @@ class GMP:
             self.sparsity_at(view.step),
             self.scope,
             classifier_sparsity=self.classifier_sparsity,
+            pattern=self.pattern,
         )
         return new, memory
 
     def _every(self, step: int) -> bool:
         interval = interval_of(self.update_every, self.total_steps)
         return schedules.Every(interval, self.start_step, self.stop_step)(step)
+
+    def _check_classifier(self, sparsity: float) -> None:
+        check_fraction("classifier_sparsity", sparsity)
+        if self.scope != "layer":
+            raise ValueError(
+                f"classifier_sparsity={sparsity} needs scope='layer': a global ranking decides "
+                "the classifier's count by itself"
+            )
+        if self.pattern == "channel":
+            raise ValueError(
+                f"classifier_sparsity={sparsity} with pattern='channel' makes no sense: the "
+                "classifier's channels are the classes, so it is left whole"
+            )

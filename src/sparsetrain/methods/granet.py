@@ -8,9 +8,10 @@ from typing import Literal, final
 from .. import schedules
 from ..types import Masks, Memory, View
 from . import published
-from .gradual import prune_to
+from .gradual import check_channels, prune_to
 from .growing import FLOOR, Growing
 from .options import check_choice, check_gradual, option, step_of
+from .start import check_start
 
 
 @final
@@ -46,6 +47,7 @@ class GraNet(Growing):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_gradual(self.first_sparsity, self.sparsity)
+        check_start(self, sparsity=self.first_sparsity)
         check_choice("scope", self.scope, ("global", "layer"))
         if self.regrow_step < self.start_step:
             raise ValueError(
@@ -88,7 +90,12 @@ class GraNet(Growing):
 
     def init(self, view: View) -> tuple[Masks, Memory]:
         """Masks with exactly `kept(N, sparsity_at(0))` weights."""
+        check_channels(view, self.sparsity, self.scope, self.pattern)
         return self._start(view, self.sparsity_at(0))
+
+    def fresh(self, view: View, masks: Masks) -> Masks:
+        """Weights of `init`'s masks that start at 0; see `fresh_weights`."""
+        return self._fresh(view, masks, self.sparsity_at(0))
 
     def when(self, step: int) -> bool:
         """At each multiple of `update_every` from start on, and at both ends."""
@@ -101,7 +108,8 @@ class GraNet(Growing):
         """Prune to the schedule, then drop and grow; all ranked by the same weights."""
         if self.compat == "paper":
             return self._published_update(view, masks), memory
-        left = prune_to(view, masks, self.sparsity_at(view.step), self.scope)
+        sparsity = self.sparsity_at(view.step)
+        left = prune_to(view, masks, sparsity, self.scope, pattern=self.pattern)
         return self._regrow.swap(view, left, memory, self.fraction(view.step))
 
     def _published_update(self, view: View, masks: Masks) -> Masks:
@@ -115,8 +123,9 @@ class GraNet(Growing):
 
     def _check_compat(self) -> None:
         check_choice("compat", self.compat, ("none", "paper"))
-        parts = (self.scope, self.drop, self.growth, self.redistribution)
-        if self.compat == "paper" and parts != ("global", "magnitude", "gradient", "none"):
+        parts = (self.scope, self.drop, self.growth, self.redistribution, self.pattern)
+        known = ("global", "magnitude", "gradient", "none", "unstructured")
+        if self.compat == "paper" and parts != known:
             raise ValueError(
                 f"compat='paper' has no rule for {', '.join(map(repr, parts))}: the published code "
                 "ignores or breaks on other parts than its defaults; leave compat out"

@@ -12,11 +12,19 @@ from torch import Tensor
 
 from .. import masks as mask_algebra
 from .. import schedules
-from ..types import Masks, Memory, View
+from ..patterns import Pattern
+from ..types import Distribution, Masks, Memory, View
 from .apportion import Redistribution
 from .options import check_choice, check_fraction, check_total_steps, interval_of, option, step_of
 from .regrow import DropRule, GrowthRule, Regrow
-from .start import DISTRIBUTIONS, StartMask, given_masks, start_masks
+from .start import (
+    DistributionName,
+    StartMask,
+    check_start,
+    fresh_weights,
+    given_masks,
+    start_masks,
+)
 
 FLOOR = 0.005
 """Drop fraction at the end of a cosine that is published with a floor."""
@@ -42,10 +50,16 @@ class Growing(ABC):
         growth: which come. "momentum" keeps an average of the dense gradient: one more float32
             buffer of the network's size, and a dense gradient and one pass over it every step.
         redistribution: which layers grow; "momentum" costs the same buffer.
-        distribution: kept weights of each layer at the start.
-        start_mask: random positions, or the largest weights of each layer.
+        distribution: kept weights of each layer at the start; a name, or a function such as
+            `st.distributions.given({…})`.
+        start_mask: random positions, the largest weights of each layer or of all, or
+            "pruned-and-regrown": `drop_fraction` of each layer's count is regrown by gradient and
+            starts at 0, see `start_masks`.
         threshold: weights no larger go; with drop="threshold" alone, instead of `drop_fraction`.
         ema_decay: decay a step of the averaged gradient.
+        pattern: "channel" moves whole output channels, see `patterns`: by the sums of their
+            weights' scores, and each layer's number of them stays. Behind a batch norm the
+            gradient of a channel that has long been zero is larger than that of one just dropped.
         masks: name -> bool tensor to start from, of `st.prune`, `st.saliency` or a file; in place
             of `distribution` and `start_mask`, and with the first sparsity's exact count.
     Raises:
@@ -69,14 +83,13 @@ class Growing(ABC):
     redistribution: Literal["none", "magnitude", "momentum", "nonzeros"] = option(
         "none", "how dropped weights spread over the layers"
     )
-    distribution: Literal["uniform", "er", "erk", "smart_ratio"] = option(
+    distribution: DistributionName | Distribution = option(
         "erk", "kept weights of each layer at the start"
     )
-    start_mask: Literal["random", "pruned"] = option(
-        "random", "positions at the start: random or the largest"
-    )
+    start_mask: StartMask = option("random", "positions at the start: random, or the largest")
     threshold: float | None = option(None, "with drop=threshold: weights no larger are dropped")
     ema_decay: float = option(0.9, "with momentum: decay a step of the averaged gradient")
+    pattern: Pattern = option("unstructured", "move single weights or whole output channels")
     # Tensors neither compare nor hash as values do.
     masks: Mapping[str, Tensor] | None = field(default=None, compare=False)
 
@@ -90,9 +103,9 @@ class Growing(ABC):
         check_choice("drop", self.drop, get_args(DropRule))
         check_choice("growth", self.growth, get_args(GrowthRule))
         check_choice("redistribution", self.redistribution, get_args(Redistribution))
-        check_choice("distribution", self.distribution, tuple(DISTRIBUTIONS))
-        check_choice("start_mask", self.start_mask, get_args(StartMask), _NO_START)
+        check_start(self, why_not=_NO_START)
         self._check_threshold()
+        self._check_pattern()
         schedules.Every(self.interval, self.start_step, self.stop_step)
 
     @property
@@ -122,11 +135,27 @@ class Growing(ABC):
     def _start(self, view: View, sparsity: float) -> tuple[Masks, Memory]:
         if self.masks is None:
             masks = start_masks(
-                view, sparsity, distribution=self.distribution, start_mask=self.start_mask
+                view,
+                sparsity,
+                distribution=self.distribution,
+                start_mask=self.start_mask,
+                pattern=self.pattern,
+                regrown=self.drop_fraction,
             )
         else:
-            masks = given_masks(self.masks, sparsity)
+            masks = given_masks(self.masks, sparsity, self.pattern)
         return masks, self._regrow.memory(masks)
+
+    def _fresh(self, view: View, masks: Masks, sparsity: float) -> Masks:
+        if self.masks is not None or sparsity == 0:
+            return {}
+        return fresh_weights(
+            view,
+            masks,
+            start_mask=self.start_mask,
+            pattern=self.pattern,
+            regrown=self.drop_fraction,
+        )
 
     @property
     def _regrow(self) -> Regrow:
@@ -137,7 +166,23 @@ class Growing(ABC):
             threshold=self.threshold,
             ema_decay=self.ema_decay,
             rounding=self.rounding,
+            pattern=self.pattern,
         )
+
+    def _check_pattern(self) -> None:
+        if self.pattern != "channel":
+            return
+        if self.redistribution != "none":
+            raise ValueError(
+                f"redistribution={self.redistribution!r} with pattern='channel' makes no sense: "
+                "channels of different layers differ in size, so that layers cannot exchange them "
+                "at a constant number of weights; take redistribution='none'"
+            )
+        if self.drop in ("set", "threshold"):
+            raise ValueError(
+                f"drop={self.drop!r} with pattern='channel' makes no sense: it judges single "
+                "weights; take drop='magnitude' or 'taylor'"
+            )
 
     def _check_threshold(self) -> None:
         if (self.drop == "threshold") != (self.threshold is not None):
@@ -156,6 +201,10 @@ class ConstantCount(Growing):
     def init(self, view: View) -> tuple[Masks, Memory]:
         """Masks with exactly `kept(N, sparsity)` weights, spread by `distribution`."""
         return self._start(view, self.sparsity)
+
+    def fresh(self, view: View, masks: Masks) -> Masks:
+        """Weights of `init`'s masks that start at 0; see `fresh_weights`."""
+        return self._fresh(view, masks, self.sparsity)
 
     def when(self, step: int) -> bool:
         """At each multiple of `update_every` in [start, stop], and at stop."""

@@ -11,7 +11,6 @@ from fractions import Fraction
 
 from .. import criteria
 from .. import masks as mask_algebra
-from ..kernels import kth_smallest
 from ..types import Masks, View
 
 
@@ -37,7 +36,7 @@ def prune_global(view: View, masks: Masks, sparsity: float) -> Masks:
     """Keep what is strictly above the K-th largest |w| with K = int(N (1 - sparsity))."""
     scores = {n: w.abs() * masks[n] for n, w in view.weights.items()}
     total = mask_algebra.total(masks)
-    border = kth_smallest(list(scores.values()), total - max(int(total * (1 - sparsity)), 1))
+    border = mask_algebra.score_at(scores, total - max(int(total * (1 - sparsity)), 1))
     return {name: score > border for name, score in scores.items()}
 
 
@@ -52,7 +51,7 @@ def move(view: View, masks: Masks, fraction: float) -> Masks:
     for name, mask in masks.items():
         score = view.weights[name].abs() * mask
         rank = mask.numel() - active[name] + math.ceil(fraction * active[name]) - 1
-        left[name] = score > kth_smallest([score], rank) if rank >= 0 else mask
+        left[name] = score > mask_algebra.score_at({name: score}, rank) if rank >= 0 else mask
     counts = mask_algebra.count_active(left)
     scores = {n: grad * ~left[n] for n, grad in criteria.gradient(view).items()}
     grown = mask_algebra.keep_layerwise(scores, {n: active[n] - counts[n] for n in masks})

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from .. import criteria
+from .. import criteria, patterns
 from .. import masks as mask_algebra
+from ..patterns import Pattern
 from ..types import Criterion, Masks, Memory, View
 from .apportion import Redistribution, regrow_counts
+from .start import moved
 
 DropRule: TypeAlias = Literal["magnitude", "set", "threshold", "taylor"]
 GrowthRule: TypeAlias = Literal["gradient", "random", "momentum", "random-unfired"]
@@ -44,6 +44,8 @@ class Regrow:
         threshold: given with drop="threshold", else None.
         ema_decay: decay a step of the averaged gradient.
         rounding: of fraction x active weights of a layer, as the method's source has it.
+        pattern: single weights, or whole units by the sum of their weights' scores; a fraction of
+            a layer's units is rounded down, and the layer keeps its number of them.
     """
 
     drop: DropRule
@@ -52,6 +54,7 @@ class Regrow:
     threshold: float | None
     ema_decay: float
     rounding: Literal["up", "down"]
+    pattern: Pattern = "unstructured"
 
     def memory(self, masks: Masks) -> Memory:
         """What the rules must remember, at the start: nothing, unless a rule looks back."""
@@ -72,14 +75,18 @@ class Regrow:
     def swap(
         self, view: View, masks: Masks, memory: Memory, fraction: float
     ) -> tuple[Masks, Memory]:
-        """Drop `fraction` of each layer's active weights and grow as many in total."""
+        """Drop `fraction` of each layer's active weights, or units, and grow as many in total."""
         if fraction == 0:
             return masks, memory
-        counts = self._drop_counts(view, masks, fraction)
-        left = mask_algebra.drop(masks, _DROP[self.drop](view), counts)
+        places = dict(patterns.places_of(masks, self.pattern))
+        counts = self._drop_counts(view, places, fraction)
+        scores = patterns.scores_of(_DROP[self.drop](view), self.pattern)
+        left = mask_algebra.drop(places, scores, counts)
         momentum = memory.get("momentum", {})
-        wanted = regrow_counts(self.redistribution, view, masks, counts, momentum)
-        new = mask_algebra.grow(left, self._growth_scores(view, memory), wanted)
+        wanted = regrow_counts(self.redistribution, view, places, counts, momentum)
+        scores = patterns.scores_of(self._growth_scores(view, memory), self.pattern)
+        grown = mask_algebra.grow(left, scores, wanted)
+        new = patterns.masks_of(grown, masks, self.pattern)
         if self.growth == "random-unfired":
             fired = {n: new[n] | f.to(new[n].device) for n, f in memory["fired"].items()}
             memory = {**memory, "fired": fired}
@@ -89,10 +96,8 @@ class Regrow:
         if self.threshold is not None:
             below = {n: m & (view.weights[n].abs() <= self.threshold) for n, m in masks.items()}
             return mask_algebra.count_active(below)
-        to_int = math.ceil if self.rounding == "up" else math.floor
-        # Decimal, as in `masks.kept`: 0.29 of 100 is 29.
-        share = Decimal(repr(float(fraction)))
-        return {n: to_int(share * k) for n, k in mask_algebra.count_active(masks).items()}
+        active = mask_algebra.count_active(masks)
+        return {n: moved(k, fraction, self.pattern, self.rounding) for n, k in active.items()}
 
     def _growth_scores(self, view: View, memory: Memory) -> Mapping[str, Tensor]:
         if self.growth == "gradient":

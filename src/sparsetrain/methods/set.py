@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, final
 
+from ..types import Distribution
 from .growing import ConstantCount
 from .options import option
+from .start import DistributionName
 
 
 @final
@@ -29,7 +31,7 @@ class Set(ConstantCount):
     growth: Literal["gradient", "random", "momentum", "random-unfired"] = option(
         "random", "which inactive weights are grown"
     )
-    distribution: Literal["uniform", "er", "erk", "smart_ratio"] = option(
+    distribution: DistributionName | Distribution = option(
         "er", "kept weights of each layer at the start"
     )
 

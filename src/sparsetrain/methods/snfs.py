@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from .. import schedules
+from ..types import Distribution
 from .growing import FLOOR, ConstantCount
 from .options import option
+from .start import DistributionName
 
 
 @final
@@ -33,7 +35,7 @@ class SNFS(ConstantCount):
     redistribution: Literal["none", "magnitude", "momentum", "nonzeros"] = option(
         "momentum", "how dropped weights spread over the layers"
     )
-    distribution: Literal["uniform", "er", "erk", "smart_ratio"] = option(
+    distribution: DistributionName | Distribution = option(
         "uniform", "kept weights of each layer at the start"
     )
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+import operator
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -79,6 +82,19 @@ class SynflowOptions:
 
 
 @dataclass(frozen=True)
+class SmartRatioOptions:
+    """Random tickets: counts by depth, positions at random; data-free.
+
+    Source: Su et al. 2020, arXiv 2009.11094. compat=paper takes the published integer counts.
+    """
+
+    start_mask: Literal["random", "pruned"] = "random"
+    """pruned: the largest initial weights of each layer, the hybrid ticket."""
+    network: Literal["auto", "resnet", "plain"] = "auto"
+    """Which of the paper's rules counts; auto: resnet where there are 1x1 convolutions."""
+
+
+@dataclass(frozen=True)
 class ImpOptions:
     """Iterative magnitude pruning: the lottery ticket and its kin.
 
@@ -105,6 +121,7 @@ _OWN: Mapping[str, type] = MappingProxyType(
         "snip": SnipOptions,
         "grasp": GraspOptions,
         "synflow": SynflowOptions,
+        "smart_ratio": SmartRatioOptions,
         "imp": ImpOptions,
     }
 )
@@ -134,10 +151,19 @@ def _from_entry(name: str, entries: tuple[Any, ...]) -> type:
     fields = [
         (
             o.name,
-            Annotated[o.type, tyro.conf.arg(help=o.help)],
+            Annotated[_typed_by_hand(o.type), tyro.conf.arg(help=o.help)],
             dataclasses.field(default=o.default),
         )
         for o in entries
     ]
     title = "".join(part.capitalize() for part in name.split("-")) + "Options"
     return dataclasses.make_dataclass(title, fields, frozen=True)
+
+
+def _typed_by_hand(hint: Any) -> Any:
+    """The hint without functions: a file or a flag names a distribution and cannot define one."""
+    members = typing.get_args(hint)
+    functions = [m for m in members if typing.get_origin(m) is Callable]
+    if not functions:
+        return hint
+    return functools.reduce(operator.or_, (m for m in members if m not in functions))

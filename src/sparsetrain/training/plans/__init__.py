@@ -16,12 +16,20 @@ from .imp import ImpPlan
 from .single import in_loop_plan
 
 
-def make_plan(config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Loader) -> Plan:
+def make_plan(
+    config: TrainConfig,
+    model: nn.Module,
+    optimizer: Optimizer,
+    train: Loader,
+    whole: nn.Module | None = None,
+) -> Plan:
     """Attach the method that the settings name.
 
     Args:
         config: resolved settings.
-        train: for the number of steps, the images to score on, and ART's batch-norm recalibration.
+        train: for the number of steps, the images to score on, and ART's batch-norm recalibration;
+            all processes' images, so that each scores alike.
+        whole: the network before it was sharded, for scores; None: `model` is not.
     Raises:
         ValueError: options the method does not take, or nothing prunable.
     """
@@ -31,5 +39,5 @@ def make_plan(config: TrainConfig, model: nn.Module, optimizer: Optimizer, train
         plan = {"art": ArtPlan, "imp": ImpPlan}[name]
         return plan(config, model, optimizer, train)
     if family == "at-init":
-        return at_init_plan(config, model, optimizer, train)
-    return in_loop_plan(config, model, optimizer, train)
+        return at_init_plan(config, model, optimizer, train, whole or model)
+    return in_loop_plan(config, model, optimizer, train, whole or model)

@@ -45,6 +45,8 @@ class ArtPlan:
             strength=self._strength,
             strength_factor=self._factor,
             window=options.window,
+            include=config.sparse.include or None,
+            exclude=config.sparse.exclude,
             compat="paper" if config.sparse.compat == "paper" else None,
             recalibrate=_Recalibration(train) if options.recalibrate else None,
         )

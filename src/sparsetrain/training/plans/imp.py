@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,6 +18,11 @@ from ..config import TrainConfig
 from ..options import ImpOptions
 from .base import Phase
 
+_log = logging.getLogger(__name__)
+
+# Fewer, and a training from its start, or from a point near it, ends near chance.
+_FEW_EPOCHS = 5
+
 
 class ImpPlan:
     """Iterative magnitude pruning: each training is a phase with the whole schedule."""
@@ -25,6 +31,7 @@ class ImpPlan:
         self, config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Loader
     ) -> None:
         rule = imp_rule(config, steps=len(train))
+        warn_of_short_trainings(rule)
         self._imp = IMP(
             model,
             optimizer,
@@ -34,6 +41,8 @@ class ImpPlan:
             rounds=rule.rounds,
             fraction=rule.fraction,
             rewind=rule.rewind,
+            include=config.sparse.include or None,
+            exclude=config.sparse.exclude,
         )
 
     @property
@@ -115,6 +124,23 @@ def imp_rule(config: TrainConfig, *, steps: int) -> ImpRule:
         )
     each = total // trainings
     return replace(rule, epochs_per_round=each, final_epochs=total - rule.total_rounds * each)
+
+
+def warn_of_short_trainings(rule: ImpRule) -> None:
+    """Say so where trainings are too short to learn from the weights they go back to."""
+    each, trainings, total = rule.epochs_per_round, rule.total_rounds + 1, rule.total_epochs
+    # With learning-rate the weights stay, so that a short training goes on from the one before.
+    if each >= _FEW_EPOCHS or rule.total_rounds == 0 or rule.rewind == "learning-rate":
+        return
+    given = f"fraction={rule.fraction:g}" if rule.rounds is None else f"rounds={rule.rounds}"
+    moves = f"take {_FEW_EPOCHS * trainings} epochs in all"
+    if (rounds := total // _FEW_EPOCHS - 1) >= 1:
+        share = math.ceil(100 * (1 - (1 - rule.sparsity) ** (1 / rounds))) / 100
+        moves += f", or fewer rounds: rounds={rounds}, or fraction={share:g}"
+    _log.warning(
+        f"imp at {given} is {trainings} trainings and gives each {each} of {total} epochs; with "
+        f"fewer than {_FEW_EPOCHS} they end near chance: {moves}."
+    )
 
 
 def _step(options: ImpOptions, steps: int) -> int:

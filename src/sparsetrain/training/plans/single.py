@@ -13,12 +13,14 @@ from torch.optim import Optimizer
 from ... import methods
 from ...data.loader import Loader
 from ...sparsifier import Sparsifier
+from ...types import Method
 from ..config import TrainConfig
 from .base import Phase
+from .regrown_start import first_gradient
 
 
 def in_loop_plan(
-    config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Loader
+    config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Loader, whole: nn.Module
 ) -> SinglePlan:
     """The plan of an in-loop method, attached.
 
@@ -29,11 +31,31 @@ def in_loop_plan(
         field.name: getattr(config.options, field.name)
         for field in dataclasses.fields(config.options)
     }
+    if config.sparse.compat == "paper" and config.sparse.method == "granet":
+        options["compat"] = "paper"  # its counts and ties too, as ART's
     steps = config.optim.epochs * len(train)
     method = methods.create(
         config.sparse.method, sparsity=config.sparse.sparsity, total_steps=steps, **options
     )
-    return SinglePlan(config, Sparsifier(model, optimizer, method, seed=config.run.seed))
+    if options.get("start_mask") != "pruned-and-regrown":
+        return SinglePlan(config, attach(config, model, optimizer, method))
+    with first_gradient(config, model, train, whole) as images:
+        sparsifier = attach(config, model, optimizer, method)
+    return SinglePlan(config, sparsifier, {"scored_images": images})
+
+
+def attach(
+    config: TrainConfig, model: nn.Module, optimizer: Optimizer, method: Method
+) -> Sparsifier:
+    """The engine over the weights that the settings choose, with the run's seed."""
+    return Sparsifier(
+        model,
+        optimizer,
+        method,
+        seed=config.run.seed,
+        include=config.sparse.include or None,
+        exclude=config.sparse.exclude,
+    )
 
 
 class SinglePlan:
