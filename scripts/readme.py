@@ -1,4 +1,4 @@
-"""Write the README's generated blocks from the records, or check that they are up to date.
+"""Write the generated blocks of the README, the methods' page and their cards, or check them.
 
 python scripts/readme.py            # write
 python scripts/readme.py --check    # exit 1 if a block is stale
@@ -9,7 +9,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+import cards
+import sweep_tables
+
+import sparsetrain as st
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "benchmarks" / "records"
@@ -81,34 +87,53 @@ def demo() -> str:
     return "```\n" + "\n".join(out) + "\n```"
 
 
-BLOCKS: dict[str, Callable[[], str]] = {
-    "demo": demo,
-    "table:fashion-mnist": fashion_mnist,
-    "table:regularizer": regularizer,
-}
+def blocks_of_pages() -> dict[Path, dict[str, Callable[[], str]]]:
+    """Page -> name of a block in it -> what writes that block."""
+    package = ROOT / "src" / "sparsetrain"
+    return {
+        ROOT / "README.md": {
+            "demo": demo,
+            "table:fashion-mnist": fashion_mnist,
+            "table:regularizer": regularizer,
+        },
+        ROOT / "docs" / "methods.md": {"table:methods": cards.methods_table},
+        ROOT / "docs" / "results.md": {
+            "sweep:methods-digits": partial(sweep_tables.block, RECORDS / "methods-digits.json"),
+        },
+    } | {
+        package / st.methods.get(name).card: {"options": partial(cards.options_tables, name)}
+        for name in st.methods.names()
+    }
 
 
-def filled(text: str) -> str:
-    """The README with every generated block written anew."""
-    for name, make in BLOCKS.items():
+def filled(text: str, blocks: dict[str, Callable[[], str]]) -> str:
+    """The page with every generated block written anew.
+
+    Raises:
+        ValueError: a block's marker is missing.
+    """
+    for name, make in blocks.items():
         start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-        before, _, rest = text.partition(start)
-        _, _, after = rest.partition(end)
+        before, found, rest = text.partition(start)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise ValueError(f"{start} and {end} must be in the page that begins {text[:40]!r}")
         text = f"{before}{start}\n{make()}\n{end}{after}"
     return text
 
 
 def main() -> int:
     """Write or check; see the module's docstring."""
-    readme = ROOT / "README.md"
-    old = readme.read_text()
-    new = filled(old)
-    if "--check" in sys.argv[1:]:
-        if new != old:
-            print("README.md is stale: run python scripts/readme.py")
-        return int(new != old)
-    readme.write_text(new)
-    return 0
+    stale = False
+    for page, blocks in blocks_of_pages().items():
+        old = page.read_text()
+        new = filled(old, blocks)
+        if "--check" not in sys.argv[1:]:
+            page.write_text(new)
+        elif new != old:
+            print(f"{page.relative_to(ROOT)} is stale: run python scripts/readme.py")
+            stale = True
+    return int(stale)
 
 
 if __name__ == "__main__":

@@ -60,14 +60,16 @@ def test_both_sides_of_the_diff_run_and_only_ours_is_sparse(
 
 def test_the_page_of_methods_names_every_method_and_no_other() -> None:
     rows = re.findall(
-        r"^\| `(\w+)` \| ([\w-]+) \|",
+        r"^\| \[`(\w+)`\]\(\S+\) \| ([\w-]+) \|",
         (ROOT / "docs" / "methods.md").read_text(),
         flags=re.MULTILINE,
     )
     assert dict(rows) == {name: st.methods.get(name).family for name in st.methods.names()}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/methods.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/architecture.md", "docs/methods.md", "docs/results.md"]
+)
 def test_every_link_leads_somewhere(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):

@@ -20,6 +20,7 @@ from . import saliency as saliency
 from . import schedules as schedules
 from .art import ART as ART
 from .batchnorm import recalibrate_batchnorm_ as recalibrate_batchnorm_
+from .citations import cite as cite
 from .imp import IMP as IMP
 from .prune import prune as prune
 from .regularizers import L1 as L1
