@@ -221,9 +221,70 @@ def test_eval_notices_weights_that_are_not_the_record_s(capsys, tiny):
 )
 def test_the_tables_list_every_name(capsys, command, expected):
     assert cli.main([command]) == 0
-    first = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    first = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line]
     assert set(expected) <= set(first)
     assert cli.main([command, "--verbose"]) == 2
+
+
+def test_the_table_of_methods_shows_their_parts_and_stays_readable(capsys):
+    assert cli.main(["methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 150
+    (granet,) = [line for line in lines if line.startswith("granet")]
+    for part in ("in-loop", "random, 50 % zeros", "gradient", "dense gradient at updates"):
+        assert part in granet
+    assert granet.endswith("2106.10404")
+
+
+def test_a_method_s_name_prints_its_card_without_the_generator_s_markers(capsys):
+    assert cli.main(["methods", "rigl"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("# rigl: ") and "|\n\n## Example\n\n" in out and "<!--" not in out
+    assert "`drop_fraction` | `0.3`" in out
+    assert cli.main(["methods", "rigl", "set"]) == 2
+    assert "takes one method, got 'set' too" in capsys.readouterr().err
+
+
+def test_a_terminal_gets_the_card_rendered(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert cli.main(["methods", "set"]) == 0
+    assert "## Where" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["methods", "cite"])
+def test_an_unknown_method_suggests_the_nearest(capsys, command):
+    assert cli.main([command, "grant"]) == 2
+    assert capsys.readouterr().err == (
+        "sparsetrain: unknown method 'grant'. Did you mean 'granet'?\n"
+    )
+
+
+def test_cite_prints_the_sources_of_a_method_and_of_the_parts_chosen(capsys):
+    assert cli.main(["cite", "itop", "--growth", "random", "--distribution", "er"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("@") == 3 and "2102.02887" in out and "1707.04780" in out
+    assert cli.main(["cite", "imp", "--rewind", "learning-rate", "--fraction", "0.5"]) == 0
+    assert "2003.02389" in capsys.readouterr().out
+
+
+def test_cite_alone_lists_the_keys(capsys):
+    assert cli.main(["cite"]) == 0
+    rows = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[3:]]
+    assert ["snip", "lee2019snip"] in rows and ["dense", "nothing"] in rows
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("cite itop --growt random", "unknown option '--growt'. Did you mean '--growth'?"),
+        ("cite itop --growth best", "invalid choice 'best' for argument '--growth'."),
+        ("cite --bibtex", "unknown method '--bibtex'."),
+    ],
+)
+def test_a_mistake_in_cite_is_one_sentence(capsys, words, sentence):
+    assert cli.main(words.split()) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"sparsetrain: {sentence}") and err.count("\n") == 1
 
 
 def test_help_lists_commands_options_and_the_method_s_own(capsys):

@@ -140,3 +140,12 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
     file.write_text(text)
     with pytest.raises(BadInput, match=r"a\.yaml"):
         read(file)
+
+
+def test_another_method_keeps_only_options_that_mean_the_same_to_both(tmp_path: Path):
+    file = tmp_path / "granet.yaml"
+    file.write_text("method: granet\nstop: 0.5\nupdate_every: 7\n")
+    itop = parse_train(["--config", str(file), "--method", "itop"]).settings.options
+    assert (itop.update_every, itop.stop) == (7, 1.0)  # itop's stop is its last update
+    gmp = parse_train(["--config", str(file), "--method", "gmp"]).settings.options
+    assert (gmp.update_every, gmp.stop) == (7, 0.5)  # gmp's is where the pruning ends, as granet's

@@ -107,7 +107,7 @@ def test_member_that_leads_outside_is_refused(tmp_path: Path, name: str) -> None
     write_tar(path, {name: b"x", "wanted": b"y"})
 
     with pytest.raises(DataError, match=r"not safe to read.*leads out"):
-        read_tar(path, ["wanted"])
+        read_tar(path, {"wanted": 100})
     assert sorted(tmp_path.iterdir()) == [path]
 
 
@@ -120,7 +120,7 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
         archive.addfile(info)
 
     with pytest.raises(DataError, match=r"not safe to read.*link or a device"):
-        read_tar(path, ["wanted"])
+        read_tar(path, {"wanted": 100})
 
 
 def test_size_bomb_is_refused_before_it_is_read(tmp_path: Path) -> None:
@@ -129,11 +129,11 @@ def test_size_bomb_is_refused_before_it_is_read(tmp_path: Path) -> None:
     info.size = (1 << 30) + 1
     path.write_bytes(gzip.compress(info.tobuf() + bytes(1024)))
 
-    with pytest.raises(DataError, match="more than 1 GiB"):
-        read_tar(path, ["wanted"])
+    with pytest.raises(DataError, match="more than 256 MiB"):
+        read_tar(path, {"wanted": 100})
 
 
 def test_leading_dot_in_member_names_is_accepted(tmp_path: Path) -> None:
     write_tar(tmp_path / "file.tar.gz", {"./wanted": b"content", "./other": b""})
 
-    assert read_tar(tmp_path / "file.tar.gz", ["wanted"]) == {"wanted": b"content"}
+    assert read_tar(tmp_path / "file.tar.gz", {"wanted": 100}) == {"wanted": b"content"}

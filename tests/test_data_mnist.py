@@ -50,8 +50,9 @@ _GOOD = idx_bytes(random_pixels(3, 4, 4))
         (_GOOD[:9], "header is cut off"),
         (b"", "starts with"),
         (b"<html>", "not with 00 00 08"),
+        (b"\0\0\x08\xff" + bytes(1020), "states 255 dimensions"),
         (b"\0\0\x0d" + _GOOD[3:], "not with 00 00 08"),
-        (b"\0\0\x08\x02" + b"\xff" * 8, "more than 1 GiB"),
+        (b"\0\0\x08\x02" + b"\xff" * 8, "more than 47040000 bytes"),
     ],
 )
 def test_broken_idx_is_refused_by_name(tmp_path: Path, content: bytes, why: str) -> None:

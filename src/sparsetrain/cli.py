@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
@@ -22,12 +24,14 @@ Train sparse neural networks: prune, regrow, run.
   train       train one network; without options: ART + HyperSparse at 90 % zeros on the
               embedded digits, about a minute on a laptop CPU
   eval RUN    test a finished run's network again and compare with its record
-  methods     the methods that --method takes
+  sweep FILE  make every run of a recipe, those left after a break too, and print their table
+  methods     the methods that --method takes, by their parts; `methods NAME` prints one's page
+  cite NAME   the BibTeX of a method and of the parts that it is used with
   models      the networks that --model takes
   datasets    the data sets that --dataset takes
 
 `sparsetrain COMMAND --help` lists the options. Exit code: 0 done, 2 bad input, 1 a run failed,
-130 interrupted (the same command continues it).
+130 Ctrl-C, 143 SIGTERM (the same command continues it).
 """
 
 
@@ -47,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunFailed as error:
         return _fail(error, 1)
     except Interrupted as error:
-        return _fail(error, 130)
+        return _fail(error, error.code)
     except KeyboardInterrupt:
         return _fail("interrupted before training began.", 130)
     except BrokenPipeError:
@@ -73,7 +77,8 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _fail(error: object, code: int) -> int:
-    print(f"sparsetrain: {error}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    print(f"sparsetrain{'' if rank == '0' else f' (rank {rank})'}: {error}", file=sys.stderr)
     return code
 
 
@@ -83,6 +88,7 @@ def _train(words: list[str]) -> int:
     args = parse_train(words)
 
     from .training.folder import default_path
+    from .training.parallel import is_writer
     from .training.progress import Reporter
     from .training.run import train
     from .training.summary import summary
@@ -91,10 +97,30 @@ def _train(words: list[str]) -> int:
     record = train(
         args.settings, reporter=reporter, command=shlex.join(["sparsetrain", "train", *words])
     )
+    if not is_writer():
+        return 0
     if args.json:
         print(json.dumps(record))
     reporter.say(summary(record, args.settings.run.out or default_path(args.settings)))
     return 0
+
+
+def _sweep(words: list[str]) -> int:
+    from .experiments.sweep import SweepOptions, sweep
+    from .training.flags import parse
+    from .training.progress import Reporter
+
+    about = "Make every run of a recipe that is not there yet, and print their table."
+    args = parse(SweepOptions, words, prog="sparsetrain sweep", about=about)
+    reporter = Reporter()
+    swept = sweep(args, reporter=reporter)
+    for row in swept.rows if args.json else ():
+        print(json.dumps(row))
+    if args.json:
+        reporter.say(swept.text)
+    else:
+        print(swept.text)
+    return 1 if swept.failed else 0
 
 
 @dataclass(frozen=True)
@@ -132,14 +158,73 @@ def _eval(words: list[str]) -> int:
 
 
 def _methods(words: list[str]) -> int:
-    _no_options("methods", words)
+    if _wants_help(words):
+        print("usage: sparsetrain methods [NAME]\n\nPrint the table of methods, or one's page.")
+        return 0
     from . import methods
 
+    if words:
+        _markdown(methods.card(_one_name("methods", words[:1], words[1:])))
+        return 0
     rows = []
     for name in methods.names():
-        entry = methods.get(name)
-        rows.append((name, entry.family, entry.summary, entry.paper))
-    return _table(("method", "family", "what it does", "source"), rows)
+        e = methods.get(name)
+        arxiv = e.paper.removeprefix("arXiv ")
+        rows.append((name, e.family, e.start, e.drop, e.growth, e.distribution, e.cost, arxiv))
+    head = ("method", "family", "start", "drop", "growth", "distribution")
+    _table((*head, "extra cost a step", "arXiv"), rows)
+    print(
+        "\n`sparsetrain methods NAME` prints a method's page, `sparsetrain cite NAME` its BibTeX."
+    )
+    return 0
+
+
+def _cite(words: list[str]) -> int:
+    if not words or (words[0].startswith("-") and _wants_help(words)):
+        return _cite_keys()
+    from . import citations
+    from .training.flags import parse
+    from .training.options import options_type
+
+    name = _one_name("cite", words[:1], [])
+    about = f"The BibTeX of {name} and of the parts that it is used with."
+    kind = options_type(name)
+    options = parse(kind, words[1:], prog=f"sparsetrain cite {name}", about=about)
+    read = {o.name for o in fields(options)} & set(citations.citable(name))
+    print(citations.cite(name, **{o: getattr(options, o) for o in read}), end="")
+    return 0
+
+
+def _cite_keys() -> int:
+    from . import citations, methods
+
+    print("usage: sparsetrain cite NAME [OPTIONS OF THE METHOD]\n")
+    rows = [(name, ", ".join(citations.keys(name)) or "nothing") for name in methods.names()]
+    return _table(("method", "cites"), rows)
+
+
+def _one_name(command: str, given: list[str], more: list[str]) -> str:
+    """The method that is named, if it is one and the only one."""
+    from . import methods
+
+    if more:
+        raise BadInput(f"`sparsetrain {command}` takes one method, got {more[0]!r} too.")
+    if given[0] not in methods.names():
+        raise unknown("method", given[0], methods.names(), show="sparsetrain methods")
+    return given[0]
+
+
+def _markdown(text: str) -> None:
+    """Rendered on a terminal, as it is written elsewhere; without the generator's markers."""
+    text = re.sub(r"<!--.*?-->\n", "", text)
+    if not sys.stdout.isatty():
+        print(text, end="")
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    console = Console()
+    console.print(Markdown(text, hyperlinks=False), width=min(console.width, 110))
 
 
 def _models(words: list[str]) -> int:
@@ -168,11 +253,15 @@ def _datasets(words: list[str]) -> int:
 
 
 def _no_options(command: str, words: list[str]) -> None:
-    if any(word in ("-h", "--help") for word in words):
+    if _wants_help(words):
         print(f"usage: sparsetrain {command}\n\nPrint a table; there are no options.")
         raise SystemExit(0)
     if words:
         raise BadInput(f"`sparsetrain {command}` takes no options, got {words[0]!r}.")
+
+
+def _wants_help(words: list[str]) -> bool:
+    return any(word in ("-h", "--help") for word in words)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
@@ -187,7 +276,9 @@ _COMMANDS: Mapping[str, Callable[[list[str]], int]] = MappingProxyType(
     {
         "train": _train,
         "eval": _eval,
+        "sweep": _sweep,
         "methods": _methods,
+        "cite": _cite,
         "models": _models,
         "datasets": _datasets,
     }

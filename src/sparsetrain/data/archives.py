@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from .dataset import DataError
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 _BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, NotImplementedError)
-_TAR_BYTES = 1 << 30  # five times the largest we read, CIFAR
-_ZIP_BYTES = 1 << 32  # ten times Tiny-ImageNet
+_TAR_BYTES = 1 << 28  # CIFAR, the only one we read, unpacks to 185 MB
+_ZIP_BYTES = 1 << 30  # Tiny-ImageNet, likewise, to 280 MB
+_ZIP_MEMBER_BYTES = 1 << 24  # its largest member, words.txt, has 2.7 MB
+_ZIP_MEMBERS = 1 << 18  # it has 120,609
 
 
 @contextlib.contextmanager
@@ -48,23 +55,24 @@ def broken(path: Path, why: str) -> DataError:
     )
 
 
-def read_tar(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
+def read_tar(path: Path, wanted: Mapping[str, int]) -> dict[str, bytes]:
     """Some members of a .tar.gz archive.
 
     Args:
         path: the archive.
-        wanted: names of members; all must be there.
+        wanted: name -> the most bytes that member may have; all must be there.
     Returns:
         name -> content.
     Raises:
         DataError: the archive is broken, lacks a member, or holds links, absolute paths, paths that
-            lead upwards, or more than 1 GiB.
+            lead upwards, a wanted member that is too long, or more than 256 MiB.
     """
     found: dict[str, bytes] = {}
     size = 0
     with (
         reading(path),
-        gzip.open(path) as stream,
+        gzip.open(path) as packed,
+        io.BufferedReader(_Bounded(path, packed)) as stream,
         tarfile.open(fileobj=stream, mode="r:") as archive,
     ):
         for member in archive:
@@ -74,6 +82,8 @@ def read_tar(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
             _check_member(path, member.name, size, limit=_TAR_BYTES)
             name = member.name.removeprefix("./")
             if member.isfile() and name in wanted:
+                if member.size > wanted[name]:
+                    raise _unsafe(path, name, f"has more than {wanted[name]} bytes")
                 content = archive.extractfile(member)
                 found[name] = content.read() if content is not None else b""
         while stream.read(1 << 20):  # to the end, where gzip's checksum is compared
@@ -82,6 +92,48 @@ def read_tar(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
     if missing:
         raise broken(path, f"it lacks {', '.join(missing)}")
     return found
+
+
+class _Bounded(io.RawIOBase):
+    """An unpacked stream that refuses to become longer than any archive we read.
+
+    What a member declares does not bound what is unpacked: behind the last one, and in the headers
+    that hold long names, there can be any amount.
+    """
+
+    def __init__(self, path: Path, packed: gzip.GzipFile) -> None:
+        self._path, self._packed = path, packed
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._packed.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_CUR:
+            offset += self._packed.tell()
+        self._check(offset)
+        return self._packed.seek(offset)
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)
+        # No more than a mebibyte at a time: how long a piece is shows only when it is unpacked.
+        data = self._packed.read(min(len(view), 1 << 20))
+        self._check(self._packed.tell())
+        view[: len(data)] = data
+        return len(data)
+
+    def _check(self, position: int) -> None:
+        if position > _TAR_BYTES:
+            limit = _mebibytes(_TAR_BYTES)
+            raise DataError(
+                f"{self._path} is not safe to read: it unpacks to more than {limit}. "
+                "Remove the file."
+            )
 
 
 @contextlib.contextmanager
@@ -94,13 +146,19 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         the open archive; what a broken member raises in the body becomes a DataError.
     Raises:
         DataError: the archive is broken, or holds links, encrypted members, absolute paths, paths
-            that lead upwards, or more than 4 GiB.
+            that lead upwards, a member of more than 16 MiB, or more than 1 GiB.
     """
     with reading(path), zipfile.ZipFile(path) as archive:
-        size = 0
-        for member in archive.infolist():
+        size, members = 0, archive.infolist()
+        if len(members) > _ZIP_MEMBERS:
+            raise broken(path, f"it has {len(members)} members")
+        for member in members:
             if stat.S_ISLNK(member.external_attr >> 16) or member.flag_bits & 1:
                 raise _unsafe(path, member.filename, "is a link or encrypted")
+            if member.file_size > _ZIP_MEMBER_BYTES:
+                limit = _mebibytes(_ZIP_MEMBER_BYTES)
+                raise _unsafe(path, member.filename, f"has more than {limit}")
+            # zipfile reads no more of a member than it declares, so this bounds what is unpacked.
             size += member.file_size
             _check_member(path, member.filename, size, limit=_ZIP_BYTES)
         yield archive
@@ -111,7 +169,11 @@ def _check_member(path: Path, name: str, size: int, *, limit: int) -> None:
     if parts.is_absolute() or ".." in parts.parts or ":" in name:
         raise _unsafe(path, name, "leads out of the archive")
     if size > limit:
-        raise _unsafe(path, name, f"brings the content to more than {limit >> 30} GiB")
+        raise _unsafe(path, name, f"brings the content to more than {_mebibytes(limit)}")
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size >> 20} MiB"
 
 
 def _unsafe(path: Path, name: str, why: str) -> DataError:

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 from urllib.parse import urlsplit
 
 from .dataset import DataError
@@ -21,6 +21,7 @@ from .dataset import DataError
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 18
 _TIMEOUT = 30.0  # seconds without a byte
+_MOST_BYTES = 1 << 30  # four times the largest file we fetch, Tiny-ImageNet's
 
 Progress: TypeAlias = Callable[[str, int, int | None], None]
 """(file name, bytes so far, bytes in all or None) -> nothing; called after each chunk."""
@@ -99,6 +100,8 @@ def _download(remote: Remote, part: Path, target: Path, progress: Progress | Non
             for chunk in _chunks(response, remote):
                 file.write(chunk)
                 have += len(chunk)
+                if have > _MOST_BYTES:
+                    _refuse_longer(remote, part)
                 if progress is not None:
                     progress(remote.filename, have, total)
     if total is not None and have < total:
@@ -106,6 +109,14 @@ def _download(remote: Remote, part: Path, target: Path, progress: Progress | Non
             f"The download of {remote.url} broke off after {have} of {total} bytes. "
             "Run the same command again to go on from there."
         )
+
+
+def _refuse_longer(remote: Remote, part: Path) -> NoReturn:
+    part.unlink()
+    raise DataError(
+        f"{remote.url} sends more than {_MOST_BYTES >> 20} MiB, which is not the file expected. "
+        "Get the file elsewhere."
+    )
 
 
 def _restart_if_longer(

@@ -13,10 +13,13 @@ from .dataset import DataError
 Mode = Literal["L", "RGB"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif"})
+# Not by content alone: Pillow would hand an EPS file named .png to Ghostscript, which runs it.
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
 _GREY = frozenset({"1", "L", "LA"})
 _DEEP = ("I", "F")  # 16 and 32 bits a pixel: Pillow would clip, not scale, them
 _MAX_PIXELS = 1 << 26
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+_UNREADABLE = (OSError, SyntaxError, ValueError, *_BOMBS)
 
 
 def peek(path: Path) -> tuple[Mode, tuple[int, int]]:
@@ -30,7 +33,7 @@ def peek(path: Path) -> tuple[Mode, tuple[int, int]]:
         DataError: not an image, or one of more than 8 bits a channel.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             mode, (width, height) = image.mode, image.size
     except _UNREADABLE as error:
         raise unreadable(str(path), error) from error
@@ -56,7 +59,7 @@ def decode(
         DataError: it cannot be decoded, or has more than 2^26 pixels.
     """
     try:
-        with Image.open(source) as image:
+        with Image.open(source, formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels are more than 2^26")
             pixels = image.convert(mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -87,6 +88,24 @@ class Loader:
         if self._drop_last:
             return count // ranks // self._batch_size
         return -(-count // (ranks * self._batch_size))
+
+    def for_one(self) -> Loader:
+        """What one process would load: all ranks' batches together; the images are shared."""
+        one = copy.copy(self)
+        one._batch_size, one._shard = self._batch_size * self._shard.world_size, Shard()
+        return one
+
+    def counted(self, number: int) -> tuple[int, int]:
+        """Images of batch `number` that are no repeats: here, where they come first, and in all.
+
+        Ranks whose parts differ by one image average right if they weigh their loss by these.
+        """
+        count, (rank, ranks) = len(self._labels), (self._shard.rank, self._shard.world_size)
+        parts = count // ranks if self._drop_last else -(-count // ranks)
+        low = number * self._batch_size
+        high = min(low + self._batch_size, parts)
+        here = -(-(count - rank) // ranks)  # places of this rank within the samples
+        return max(0, min(high, here) - low), min(high * ranks, count) - low * ranks
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch, from batch `start` on.

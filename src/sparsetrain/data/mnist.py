@@ -17,7 +17,8 @@ from .dataset import Dataset
 from .download import Remote
 from .store import Store
 
-_MAX_BYTES = 1 << 30
+_MAX_BYTES = 60_000 * 28 * 28  # the largest of the files
+_MAX_DIMENSIONS = 8
 _UINT8 = 0x08  # type code of the IDX format
 
 
@@ -140,19 +141,22 @@ def read_idx(path: Path) -> np.ndarray:
     Returns:
         uint8 array of the shape the file states.
     Raises:
-        DataError: wrong magic number, fewer or more bytes than stated, broken compression.
+        DataError: wrong magic number, fewer or more bytes than stated, more than MNIST has, broken
+            compression.
     """
     with reading(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         magic = file.read(4)
         if len(magic) < 4 or magic[:3] != bytes([0, 0, _UINT8]):
             raise broken(path, f"it starts with {magic.hex(' ')}, not with 00 00 08")
+        if not 1 <= magic[3] <= _MAX_DIMENSIONS:
+            raise broken(path, f"it states {magic[3]} dimensions")
         header = file.read(4 * magic[3])
         if len(header) < 4 * magic[3]:
             raise broken(path, "its header is cut off")
         shape = tuple(int(size) for size in np.frombuffer(header, dtype=">u4"))
         size = math.prod(shape)
-        if size > _MAX_BYTES:
-            raise broken(path, f"it states a shape of {shape}, more than 1 GiB")
+        if size > _MAX_BYTES or max(shape) > _MAX_BYTES:
+            raise broken(path, f"it states a shape of {shape}, more than {_MAX_BYTES} bytes")
         data = file.read(size + 1)
     if len(data) != size:
         raise broken(path, f"shape {shape} needs {size} bytes and it holds {_amount(data, size)}")

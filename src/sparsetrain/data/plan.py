@@ -100,8 +100,9 @@ def draw(
     generator = _generator(seed, epoch)
     order = order_of(count, shuffle=shuffle, drop_last=drop_last, shard=shard, generator=generator)
     reach = 2 * augment.crop_padding + 1
-    top, left = torch.randint(reach, (2, len(order)), generator=generator)
-    coins = torch.randint(2, (len(order),), generator=generator)
+    # For each sample once, so that they do not depend on the number of ranks; a repeat is alike.
+    top, left = torch.randint(reach, (2, count), generator=generator).repeat(1, 2)[:, : len(order)]
+    coins = torch.randint(2, (count,), generator=generator).repeat(2)[: len(order)]
     mine = slice(shard.rank, None, shard.world_size)
     flip = coins[mine] if augment.flip else torch.zeros_like(coins[mine])
     return Plan(

@@ -153,9 +153,23 @@ def _cached(cache: Path, stamp: Mapping[str, str]) -> _Pixels | None:
             if any(about.get(key) != value for key, value in stamp.items()):
                 return None
             tensors = {key: file.get_tensor(key) for key in _PARTS}
-            return _Pixels(tensors, tuple(json.loads(about["classes"])))
-    except (OSError, SafetensorError):
+            pixels = _Pixels(tensors, tuple(map(str, json.loads(about["classes"]))))
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError):
         return None
+    return pixels if _fits(pixels) else None
+
+
+def _fits(pixels: _Pixels) -> bool:
+    """Whether the tensors are images and their labels; the cache may be anybody's file."""
+    for part in ("train", "test"):
+        images, labels = pixels.tensors[f"{part}_images"], pixels.tensors[f"{part}_labels"]
+        if images.dtype != torch.uint8 or images.shape != (len(labels), *_SIZE, 3):
+            return False
+        if labels.dtype != torch.int64 or labels.ndim != 1 or not len(labels):
+            return False
+        if int(labels.min()) < 0 or int(labels.max()) >= len(pixels.classes):
+            return False
+    return True
 
 
 def _keep(cache: Path, stamp: Mapping[str, str], pixels: _Pixels) -> None:

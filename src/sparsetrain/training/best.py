@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .. import sharded
+
 
 @dataclass(frozen=True)
 class Best:
@@ -42,5 +44,9 @@ def better(
     """
     if best is not None and (sparsity, accuracy) < (best.sparsity, best.accuracy):
         return best
-    weights = {} if model is None else {k: v.clone() for k, v in model.state_dict().items()}
+    weights = (
+        {}
+        if model is None
+        else {name: tensor.clone() for name, tensor in sharded.model_state(model).items()}
+    )
     return Best(epoch, sparsity, accuracy, weights)

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from ..masks import check_sparsity
+from . import cadence
 from .config import TrainConfig
 from .errors import BadInput
 from .options import ArtOptions
@@ -45,6 +46,7 @@ def _ranges(config: TrainConfig) -> None:
     _at_least("epochs", optim.epochs, 1)
     _at_least("batch_size", optim.batch_size, 1)
     _at_least("keep", run.keep, 1)
+    cadence.parse(run.checkpoint_every)
     _at_least("seed", run.seed, 0)
     _at_least("split_seed", data.split_seed, 0)
     for name, number in _optional(config):

@@ -7,41 +7,58 @@ import io
 import os
 import pickle
 import re
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-_NAME = re.compile(r"epoch-(\d+)\.pt")
+_NAME = re.compile(r"epoch-(\d+)(?:-batch-(\d+))?\.pt")
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+class Position(NamedTuple):
+    """Where a run stands: epochs finished, and batches of the next one; the later is greater."""
+
+    epoch: int
+    batch: int = 0
+
+
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Put `data` at `path` at once: under any failure the old content, or nothing, stays.
+
+    When this returns, the file is on the disk under its name.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; no partial file is left.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    part = temporary(path)
     try:
-        with temporary.open("wb") as file:
+        with part.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        part.replace(path)
+        _sync_folder(path.parent)
     except BaseException:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
         raise
 
 
-def save(folder: Path, epoch: int, state: dict[str, Any], *, keep: int) -> Path:
-    """Write the state after an epoch and drop all but the newest `keep`.
+def temporary(path: Path) -> Path:
+    """Where `write_atomic` puts the data before they are whole."""
+    return path.with_name(f".{path.name}.part")
+
+
+def save(folder: Path, position: Position, state: dict[str, Any], *, keep: int) -> Path:
+    """Write the state at a position and drop all but the newest `keep`.
 
     Args:
         folder: made if absent.
-        epoch: epochs finished.
+        position: where the run stands; checkpoints of later positions are of a course that was
+            given up, and go too.
         state: tensors, numbers, strings and containers of them.
     Returns:
         The file's path; beside it lies `<name>.sha256`.
@@ -52,9 +69,10 @@ def save(folder: Path, epoch: int, state: dict[str, Any], *, keep: int) -> Path:
     # Through memory: a full disk is then an OSError of ours, not a fault inside torch's writer.
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    data = buffer.getvalue()
-    path = folder / f"epoch-{epoch:05d}.pt"
+    data = buffer.getbuffer()
+    path = folder / _name(position)
     checksum = hashlib.sha256(data).hexdigest()
+    # The checksum first: with the data's rename, which is one act, the checkpoint is whole.
     write_atomic(_sum_of(path), f"{checksum}  {path.name}\n".encode())
     try:
         write_atomic(path, data)
@@ -62,10 +80,27 @@ def save(folder: Path, epoch: int, state: dict[str, Any], *, keep: int) -> Path:
         if not path.exists():
             _sum_of(path).unlink(missing_ok=True)
         raise
-    for old in listed(folder)[keep:]:
+    found = listed(folder)
+    for old in [p for p in found if _position(p) > position] + found[found.index(path) + keep :]:
         old.unlink(missing_ok=True)
         _sum_of(old).unlink(missing_ok=True)
     return path
+
+
+def clean(folder: Path) -> None:
+    """Remove what a process that was killed in the middle of writing has left.
+
+    Args:
+        folder: nobody else writes in it now; may be absent.
+    """
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        half_written = path.name.startswith(".") and path.suffix == ".part"
+        owner = path.with_suffix("")
+        orphan = _sum_of(owner) == path and _NAME.fullmatch(owner.name) and not owner.exists()
+        if half_written or orphan:
+            path.unlink(missing_ok=True)
 
 
 def load_newest(folder: Path, report: Callable[[str], None]) -> dict[str, Any] | None:
@@ -89,7 +124,30 @@ def listed(folder: Path) -> list[Path]:
     """Checkpoint files, newest first."""
     if not folder.is_dir():
         return []
-    return sorted((p for p in folder.iterdir() if _NAME.fullmatch(p.name)), reverse=True)
+    found = [p for p in folder.iterdir() if _NAME.fullmatch(p.name)]
+    return sorted(found, key=_position, reverse=True)
+
+
+def _name(position: Position) -> str:
+    batch = f"-batch-{position.batch:06d}" if position.batch else ""
+    return f"epoch-{position.epoch:05d}{batch}.pt"
+
+
+def _position(path: Path) -> Position:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return Position(int(match[1]), int(match[2] or 0))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a rename to the disk; Windows has no such call and needs none."""
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _load(path: Path) -> dict[str, Any] | None:

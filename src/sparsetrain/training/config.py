@@ -54,7 +54,12 @@ class MethodConfig:
     sparsity: float = 0.9
     """Fraction of prunable weights that end as zeros, in [0, 1)."""
     compat: Literal["none", "paper"] = "none"
-    """paper: train on the full training set and test every epoch, as the source did."""
+    """paper: train on the full training set, test every epoch, and count as the published code of
+    art, granet and smart_ratio does."""
+    include: tuple[str, ...] = ()
+    """Names or globs of the weights to prune; none: all prunable ones."""
+    exclude: tuple[str, ...] = ()
+    """Names or globs of weights that stay dense and are not counted; quote a glob."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class OptimConfig:
     epochs: int = 40
     """Total of all phases."""
     batch_size: int = 64
-    """Images a step."""
+    """Images a step, of all processes together."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """The update rule."""
     lr: float = 0.1
@@ -97,16 +102,25 @@ class RunConfig:
     """auto: bf16 where the device computes in it, else fp32."""
     threads: int | None = None
     """CPU threads; None is one where a step is small, else torch's own choice."""
+    parallel: Literal["none", "ddp", "fsdp"] = "none"
+    """How the processes that torchrun starts share the work: ddp, each holds the network; fsdp,
+    each holds a part of it. Both take batch_size / processes images a step each."""
     channels_last: bool = True
-    """Memory layout that convolutions prefer."""
+    """Memory layout that convolutions prefer; fsdp does without."""
     deterministic: bool = False
     """Bit-identical repeats on a GPU too, at some speed."""
     out: Path | None = None
     """Run folder; None is runs/ and a name made of the settings."""
     resume: Literal["auto", "never"] = "auto"
     """auto: continue a folder that has the same settings; never: refuse one that exists."""
+    checkpoint_every: str = "1ep"
+    """Steps, epochs or minutes between checkpoints, as 500it, 1ep or 10min; Ctrl-C, SIGTERM and
+    the end of training write one too."""
     keep: int = 2
     """Checkpoints kept, newest first."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """A step whose loss or gradients are NaN or infinite: fail, or leave it out and count it; 20
+    in a row fail too. skip looks at every gradient first: on a GPU a wait at each step."""
 
 
 @dataclass(frozen=True)
@@ -127,5 +141,18 @@ class TrainConfig:
 
 SECTIONS = ("data", "model", "sparse", "options", "optim", "run")
 
-# Where a run lies and how it is watched; two runs that differ only here are the same run.
-NOT_IDENTITY = frozenset({"data_dir", "download", "threads", "out", "resume", "keep"})
+# Where a run lies and how it is computed and watched; two runs that differ only here are the same.
+# `on_nonfinite` too: a run that has failed on a bad step may be continued with skip.
+NOT_IDENTITY = frozenset(
+    {
+        "data_dir",
+        "download",
+        "threads",
+        "parallel",
+        "out",
+        "resume",
+        "checkpoint_every",
+        "keep",
+        "on_nonfinite",
+    }
+)

@@ -11,35 +11,41 @@ import torch
 
 from .config import RunConfig
 from .errors import BadInput
+from .parallel import ALONE, World, local_rank
 
 _SMALL_STEP = 5e8
 
 
 @dataclass(frozen=True)
 class Place:
-    """A device, and the number format of forward and backward passes on it."""
+    """A device, the number format of forward and backward passes on it, and who else computes."""
 
     device: torch.device
     bf16: bool
     channels_last: bool
+    world: World = ALONE
 
     def autocast(self) -> torch.autocast:
         """The context that forward passes run in."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     def __str__(self) -> str:
-        return f"{self.device} {'bf16' if self.bf16 else 'fp32'}"
+        kind = f"{self.device} {'bf16' if self.bf16 else 'fp32'}"
+        return kind if self.world.size == 1 else f"{kind}, {self.world.mode} x {self.world.size}"
 
 
-def place(run: RunConfig) -> Place:
+def place(run: RunConfig, world: World = ALONE) -> Place:
     """Turn `device` and `precision`, "auto" included, into what this machine has.
 
     Raises:
         BadInput: the device is not there, or is no device.
     """
     device = _device(run.device)
+    if world.size > 1 and device.type == "cuda":
+        device = torch.device("cuda", local_rank())
     bf16 = _has_bf16(device) if run.precision == "auto" else run.precision == "bf16"
-    return Place(device, bf16, run.channels_last)
+    # FSDP2 takes contiguous parameters only.
+    return Place(device, bf16, run.channels_last and world.mode != "fsdp", world)
 
 
 def device_name(device: torch.device) -> str:

@@ -15,7 +15,15 @@ class RunFailed(RuntimeError):  # noqa: N818
 
 
 class Interrupted(Exception):  # noqa: N818
-    """Ctrl-C, after everything was left in order: exit code 130, one sentence."""
+    """Ctrl-C or SIGTERM, after everything was left in order: one sentence.
+
+    Attributes:
+        code: the exit code, 130 or 143.
+    """
+
+    def __init__(self, sentence: str, code: int = 130) -> None:
+        super().__init__(sentence)
+        self.code = code
 
 
 def unknown(what: str, name: str, known: Iterable[str], *, show: str = "") -> BadInput:

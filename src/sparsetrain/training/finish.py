@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from safetensors.torch import save
 from torch import nn
 
+from .. import sharded
 from .checkpoint import write_atomic
 from .folder import RunFolder
 from .loop import evaluate
@@ -15,24 +17,35 @@ from .record import make_record
 from .state import RunState
 
 
-def finish(state: RunState, folder: RunFolder, *, command: str) -> dict[str, Any]:
+def finish(
+    state: RunState,
+    folder: RunFolder,
+    *,
+    command: str,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """Write everything that a finished run has; the record last, for it means "finished".
 
     Args:
         state: after the last epoch.
         command: what was typed.
+        check: called between the batches of evaluations; after what it raises, the run can be
+            finished from its last checkpoint.
     Returns:
         The record.
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
-    session, metrics = state.session, folder.read_metrics()
+    session, metrics = state.session, state.history
     session.plan.finalize()
     with state.totals.timed("total"):
-        write_atomic(folder.weights, weights_file(session.model))
+        weights = weights_file(session.model)
+        if session.place.world.writes:
+            write_atomic(folder.weights, weights)
         with state.totals.timed("evaluate"):
-            accuracies = _accuracies(state, metrics)
-        plot_history(metrics, folder.history)
+            accuracies = _accuracies(state, metrics, check)
+        if session.place.world.writes:
+            plot_history(metrics, folder.history)
     record = make_record(
         state.config,
         session,
@@ -42,16 +55,20 @@ def finish(state: RunState, folder: RunFolder, *, command: str) -> dict[str, Any
         accuracies=accuracies,
         command=command,
     )
-    folder.write_record(record)
+    if session.place.world.writes:
+        folder.write_record(record)
     return record
 
 
 def weights_file(model: nn.Module) -> bytes:
     """The model's tensors under their own names, in the safetensors format, zeros included."""
-    return save({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
+    state = sharded.model_state(model)
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
 
 
-def _accuracies(state: RunState, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+def _accuracies(
+    state: RunState, metrics: list[dict[str, Any]], check: Callable[[], None]
+) -> dict[str, Any]:
     last = metrics[-1]
     found: dict[str, Any] = {"train_accuracy": last["train_accuracy"]}
     dense = [line for line in metrics if line["phase"] == "dense"]
@@ -61,7 +78,7 @@ def _accuracies(state: RunState, metrics: list[dict[str, Any]]) -> dict[str, Any
         found["dense_phase_val_accuracy"] = dense[-1]["val_accuracy"]
     if "val_accuracy" in last:
         found["val_accuracy"] = last["val_accuracy"]
-    found["test_accuracy"] = _test(state)
+    found["test_accuracy"] = _test(state, check)
     best = state.best
     if best is None:
         return found
@@ -69,11 +86,12 @@ def _accuracies(state: RunState, metrics: list[dict[str, Any]]) -> dict[str, Any
         return found | {"test_accuracy_best": best.accuracy, "best_epoch": best.epoch}
     # Last, for it changes the model's weights.
     if best.epoch < state.epoch:
-        state.session.model.load_state_dict(best.weights)
-    selected = _test(state) if best.epoch < state.epoch else found["test_accuracy"]
+        sharded.load_model_state_(state.session.model, best.weights)
+    selected = _test(state, check) if best.epoch < state.epoch else found["test_accuracy"]
     return found | {"test_accuracy_selected": selected, "selected_epoch": best.epoch}
 
 
-def _test(state: RunState) -> float:
+def _test(state: RunState, check: Callable[[], None]) -> float:
     session = state.session
-    return evaluate(session.model, session.test.batches(0), place=session.place).accuracy
+    batches = session.test.batches(0)
+    return evaluate(session.model, batches, place=session.place, after=check).accuracy

@@ -115,11 +115,24 @@ def _peek(argv: Sequence[str], name: str) -> str | None:
 
 
 def _keep_shared(values: dict[str, Any], method: str) -> dict[str, Any]:
-    """A file's settings under another method: options of the file's own method are dropped."""
-    from_file = section_types(values.get("method", TrainConfig().sparse.method))["options"]
-    dropped = {f.name for f in dataclasses.fields(from_file)}
-    dropped -= {f.name for f in dataclasses.fields(section_types(method)["options"])}
+    """A file's settings under another method: of the file's own method's options those stay that
+    the two explain in the same words; `stop` of granet is not that of itop.
+    """
+    theirs = _option_helps(values.get("method", TrainConfig().sparse.method))
+    ours = _option_helps(method)
+    dropped = {name for name, text in theirs.items() if ours.get(name) != text}
     return {k: v for k, v in values.items() if k not in dropped} | {"method": method}
+
+
+def _option_helps(method: str) -> dict[str, str]:
+    """Option -> its help; those without one are told apart by their default."""
+    kind = section_types(method)["options"]
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {
+        f.name: " ".join(extra.help for extra in getattr(hints[f.name], "__metadata__", ()))
+        or repr((kind.__name__, f.default))
+        for f in dataclasses.fields(kind)
+    }
 
 
 def _names(kind: type) -> dict[str, Any]:

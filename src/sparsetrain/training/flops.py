@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..masks import count_active
+
 # Forward, gradient of the inputs, gradient of the weights: one forward's worth each.
 TRAIN_FACTOR = 3
 
@@ -29,8 +31,8 @@ class ForwardFlops:
     def at(self, masks: Mapping[str, Tensor]) -> float:
         """Cost if pruned weights cost nothing: each layer's part times its density."""
         saved = 0.0
-        for name, mask in masks.items():
-            saved += self.layers.get(name, 0) * (1 - int(mask.sum()) / mask.numel())
+        for name, active in count_active(masks).items():
+            saved += self.layers.get(name, 0) * (1 - active / masks[name].numel())
         return self.total - saved
 
 

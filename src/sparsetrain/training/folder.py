@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from . import checkpoint
+from . import checkpoint, lock
 from .config import TrainConfig
 from .errors import BadInput
 from .settings import build, fingerprint, identity, read, to_yaml
@@ -39,7 +41,7 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise BadInput(f"out {self.path} is a file; give a folder.")
-        if not self.path.is_dir() or not any(self.path.iterdir()):
+        if not self.path.is_dir() or all(map(self._is_nothing, self.path.iterdir())):
             return
         if config.run.resume == "never":
             raise BadInput(
@@ -54,19 +56,37 @@ class RunFolder:
                 "Give the same settings or another --out."
             )
 
-    def create(self, config: TrainConfig) -> None:
-        """Make the folder and put the resolved settings into it.
+    @property
+    def begun(self) -> bool:
+        """Whether a run lies here already."""
+        return self.config.is_file()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The folder, made if absent, for this process alone in the body.
 
         Raises:
-            BadInput: it cannot be made or written.
+            BadInput: it cannot be made or written, or another process trains in it.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        with lock.locked(self.path):
+            yield
+
+    def create(self, config: TrainConfig) -> None:
+        """Put the resolved settings into the folder; half-written files of a killed run go.
+
+        Raises:
+            BadInput: it cannot be written.
+        """
+        try:
+            checkpoint.clean(self.path)
+            checkpoint.clean(self.checkpoints)
             checkpoint.write_atomic(self.config, to_yaml(config).encode())
         except OSError as error:
-            raise BadInput(
-                f"cannot write the run folder {self.path}: {error.strerror}. Give another --out."
-            ) from error
+            raise self._unwritable(error) from error
 
     def load_config(self) -> TrainConfig:
         """The settings this folder was made with.
@@ -96,20 +116,23 @@ class RunFolder:
         """Write `record.json` at once; with it the run is finished."""
         checkpoint.write_atomic(self.record, (json.dumps(record, indent=2) + "\n").encode())
 
-    def append_metrics(self, line: dict[str, Any]) -> int:
-        """Add one epoch; returns the file's length after it, in bytes."""
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add one epoch."""
         with self.metrics.open("ab") as file:
-            file.write((json.dumps(line) + "\n").encode())
-            return file.tell()
+            file.write(_row(line))
 
-    def cut_metrics(self, length: int) -> None:
-        """Forget the epochs after a checkpoint: those that are trained again."""
-        with self.metrics.open("ab") as file:
-            file.truncate(length)
+    def write_metrics(self, lines: Sequence[dict[str, Any]]) -> None:
+        """Put the epochs of a checkpoint in place of whatever was written since."""
+        checkpoint.write_atomic(self.metrics, b"".join(map(_row, lines)))
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """Every epoch so far."""
-        return [json.loads(row) for row in self.metrics.read_text(encoding="utf-8").splitlines()]
+    def _is_nothing(self, path: Path) -> bool:
+        """Whether a file is what a process leaves that was killed before it began."""
+        return path in (self.path / lock.NAME, checkpoint.temporary(self.config))
+
+    def _unwritable(self, error: OSError) -> BadInput:
+        return BadInput(
+            f"cannot write the run folder {self.path}: {error.strerror}. Give another --out."
+        )
 
 
 def default_path(config: TrainConfig) -> Path:
@@ -120,6 +143,10 @@ def default_path(config: TrainConfig) -> Path:
         f"-s{config.run.seed}-{fingerprint(config)}"
     )
     return Path("runs") / name
+
+
+def _row(line: dict[str, Any]) -> bytes:
+    return (json.dumps(line) + "\n").encode()
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +11,13 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from .device import Place
-from .errors import RunFailed
+from .nonfinite import Guard
+from .sums import Result as Result
+from .sums import Sums
 
 Batch = tuple[Tensor, Tensor]
-
-
-class Result(NamedTuple):
-    """Means over the images of one epoch; accuracy is a fraction."""
-
-    loss: float
-    accuracy: float
+Counted = Callable[[int], tuple[int, int]]
+"""Batch index -> images that count here, and on all processes together: `Loader.counted`."""
 
 
 def train_epoch(
@@ -32,71 +28,103 @@ def train_epoch(
     place: Place,
     lr: Callable[[int], float],
     label_smoothing: float = 0.0,
-    advance: Callable[[], None] = lambda: None,
+    start: int = 0,
+    sums: Sums | None = None,
+    guard: Guard | None = None,
+    counted: Counted | None = None,
+    after: Callable[[], None] = lambda: None,
 ) -> Result:
     """Train on every batch once.
 
-    Nothing is read back from the device before the end, so that a GPU never waits.
+    Nothing is read back from the device before the end, so that a GPU never waits. On several
+    processes each has its part of every batch, and what is returned is over all of them.
 
     Args:
-        batches: (images, labels) on the device.
+        batches: (images, labels) on the device, from batch `start` on.
         lr: batch index in this epoch -> learning rate.
-        advance: called after each batch.
+        start: batches of the epoch that were trained on before.
+        sums: of those; None for a new epoch.
+        guard: of NaN and infinity; None stops at the first.
+        counted: where several processes have unequal parts of a batch; None: they are equal.
+        after: called after each batch, when model, optimizer and sums are whole; what it raises
+            ends the epoch there.
     Returns:
         Mean loss, and the accuracy on the fly: of each batch just before it was learned.
     Raises:
-        RunFailed: the loss is not finite.
+        RunFailed: loss or weights are not finite.
     """
     model.train()
-    sums = _Sums(place.device)
+    sums = Sums(place.device) if sums is None else sums
+    guard = Guard(model, world=place.world) if guard is None else guard
     rate = math.nan
-    for index, (images, labels) in enumerate(batches):
+    for index, (images, labels) in enumerate(batches, start):
         if rate != (rate := lr(index)):
             for group in optimizer.param_groups:
                 group["lr"] = rate
+        guard.begin(index)
+        if place.world.mode == "fsdp":  # DDP does it by itself
+            place.world.share_buffers_(model)
         with place.autocast():
             logits = model(images)
         logits = logits.float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        weight = 1.0
+        if counted is not None and place.world.size > 1:
+            logits, labels, weight = _own_part(logits, labels, counted(index), place.world.size)
+        loss = _mean_loss(logits, labels, label_smoothing)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        sums.add(loss.detach(), logits.detach(), labels)
-        advance()
-    result = sums.result()
-    if not math.isfinite(result.loss):
-        raise RunFailed(f"the loss became {result.loss} at learning rate {rate:g}; try a lower lr.")
-    return result
+        (loss if weight == 1.0 else loss * weight).backward()
+        if guard.step(optimizer, loss, images):
+            sums.add(loss.detach(), logits.detach(), labels)
+        else:
+            sums.skip()
+            guard.too_many(sums.in_a_row)
+        after()
+    guard.check()
+    return sums.result(place.world)
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[Batch], *, place: Place) -> Result:
-    """Mean loss and accuracy in evaluation mode; the model's mode is restored."""
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    place: Place,
+    counted: Counted | None = None,
+    after: Callable[[], None] = lambda: None,
+) -> Result:
+    """Mean loss and accuracy in evaluation mode; the model's mode is restored.
+
+    Args:
+        counted: as for `train_epoch`.
+        after: called after each batch; what it raises ends the evaluation.
+    """
     training = model.training
     model.eval()
-    sums = _Sums(place.device)
-    for images, labels in batches:
-        with place.autocast():
-            logits = model(images)
-        logits = logits.float()
-        sums.add(F.cross_entropy(logits, labels), logits, labels)
-    model.train(training)
-    return sums.result()
+    place.world.share_buffers_(model)
+    sums = Sums(place.device)
+    try:
+        for index, (images, labels) in enumerate(batches):
+            with place.autocast():
+                logits = model(images)
+            logits = logits.float()
+            if counted is not None and place.world.size > 1:
+                logits, labels, _ = _own_part(logits, labels, counted(index), place.world.size)
+            sums.add(_mean_loss(logits, labels), logits, labels)
+            after()
+    finally:
+        model.train(training)
+    return sums.result(place.world)
 
 
-class _Sums:
-    """Sums of loss and correct answers, on the device."""
+def _own_part(
+    logits: Tensor, labels: Tensor, counted: tuple[int, int], processes: int
+) -> tuple[Tensor, Tensor, float]:
+    """Without repeated images, and the weight that makes the mean over processes that of images."""
+    here, everywhere = counted
+    return logits[:here], labels[:here], here * processes / everywhere
 
-    def __init__(self, device: torch.device) -> None:
-        self._loss = torch.zeros((), device=device)
-        self._correct = torch.zeros((), dtype=torch.int64, device=device)
-        self._count = 0
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self._loss += loss * len(labels)
-        self._correct += (logits.argmax(dim=1) == labels).sum()
-        self._count += len(labels)
-
-    def result(self) -> Result:
-        count = max(self._count, 1)
-        return Result(float(self._loss) / count, int(self._correct) / count)
+def _mean_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    if len(labels) == 0:
+        return logits.sum()  # of nothing: zero, with a gradient of zeros
+    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from ..sharded import any_sharded
 from .config import OptimConfig
 
 
@@ -19,8 +20,9 @@ def make_optimizer(model: nn.Module, optim: OptimConfig, device: torch.device) -
     Returns:
         The optimizer.
     """
-    fused = device.type in ("cpu", "cuda")
-    parameters = model.parameters()
+    parameters = list(model.parameters())
+    # The fused SGD has no form for FSDP2's parameters.
+    fused = device.type in ("cpu", "cuda") and not any_sharded(parameters)
     if optim.optimizer == "sgd":
         return SGD(
             parameters,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from typing import Any, TextIO
@@ -67,6 +68,13 @@ class Reporter:
             self._bar = None
 
 
+class Silent(Reporter):
+    """Says nothing: what all processes but the first have."""
+
+    def __init__(self) -> None:
+        super().__init__(io.StringIO())
+
+
 class Pace:
     """How long the epochs of this process take, and so how long the rest will."""
 
@@ -105,6 +113,8 @@ def epoch_line(line: dict[str, Any], *, end: int, eta: float) -> str:
     ]
     if "pruned_train_accuracy" in line:
         parts.append(f"pruned copy {_percent(line['pruned_train_accuracy']).strip()}")
+    if "skipped_steps" in line:
+        parts.append(f"skipped {line['skipped_steps']} steps")
     if eta > 0:
         parts.append(f"eta {duration(eta)}")
     return "  ".join(parts)

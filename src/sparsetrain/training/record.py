@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .. import __version__
+from ..masks import count_active
 from ..types import Masks
 from .config import TrainConfig
 from .device import device_name
@@ -45,7 +46,7 @@ def make_record(
         command: as typed.
     """
     masks = dict(session.plan.masks)
-    kept = {name: int(mask.sum()) for name, mask in masks.items()}
+    kept = count_active(masks)
     sizes = {name: mask.numel() for name, mask in masks.items()}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -69,6 +70,7 @@ def make_record(
         "parameters": sum(p.numel() for p in session.model.parameters()),
         "epochs": epochs,
         "steps": totals.steps,
+        "skipped_steps": totals.skipped_steps,
         **session.plan.facts(),
         **accuracies,
         "flops": _flops(masks, flops, totals, epochs * session.train_images),
@@ -76,6 +78,7 @@ def make_record(
         "device": f"{session.place.device.type}: {device_name(session.place.device)}",
         "precision": "bf16" if session.place.bf16 else "fp32",
         "threads": torch.get_num_threads(),
+        "processes": session.place.world.size,
         "versions": {
             "sparsetrain": __version__,
             "torch": torch.__version__,

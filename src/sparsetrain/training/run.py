@@ -4,66 +4,99 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from . import checkpoint
+from ..data.dataset import Dataset
 from .check import resolve
 from .config import TrainConfig
 from .device import cpu_threads, determinism
 from .errors import BadInput, Interrupted, RunFailed
 from .finish import finish
 from .folder import RunFolder, default_path
-from .progress import Pace, Reporter, epoch_line
+from .parallel import World, joined
+from .progress import Pace, Reporter, Silent, epoch_line
+from .saver import Saver
 from .session import build_session
 from .state import RunState
+from .stop import Signals, Stop
 from .summary import headline
 from .trainer import run_epoch
 
 
-def train(config: TrainConfig, *, reporter: Reporter, command: str = "") -> dict[str, Any]:
+def train(
+    config: TrainConfig, *, reporter: Reporter, command: str = "", dataset: Dataset | None = None
+) -> dict[str, Any]:
     """Train as the settings say, or continue, or only report a run that is finished.
 
     Args:
         config: as built from a file and flags, ranges unchecked.
         reporter: told what happens, line by line.
         command: what was typed, for the record.
+        dataset: that of the settings where it is in memory already; None loads it.
     Returns:
         The record.
     Raises:
         BadInput: the settings cannot be run; nothing was written.
         RunFailed: it broke off; the run folder can be continued from its last checkpoint.
-        Interrupted: Ctrl-C; likewise.
+        Interrupted: Ctrl-C or SIGTERM; likewise, and nothing is lost.
     """
     path = default_path(config) if config.run.out is None else config.run.out
     config = resolve(replace(config, run=replace(config.run, out=path)))
     folder = RunFolder(path)
+    with ExitStack() as stack:
+        world = stack.enter_context(joined(config.run))
+        reporter = reporter if world.writes else Silent()
+        stack.enter_context(determinism(config.run.deterministic))
+        record = world.first(lambda: _finished(folder, config, reporter))
+        if record is not None:
+            return record
+        begun = world.first(
+            lambda: folder.begun
+        )  # else it is made below, once it is known that the settings can be run
+        if begun:
+            _hold(folder, world, stack)
+        state = _build(config, reporter, dataset, world)
+        if not begun:
+            _hold(folder, world, stack)
+        # Another process may have begun, and even finished, before it was ours.
+        record = world.first(lambda: _finished(folder, config, reporter))
+        if record is not None:
+            return record
+        return _run(state, folder, reporter, command)
+
+
+def _hold(folder: RunFolder, world: World, stack: ExitStack) -> None:
+    """Take the folder for this run, by its rank 0."""
+
+    def hold() -> None:
+        stack.enter_context(folder.held())
+
+    world.first(hold)
+
+
+def _finished(folder: RunFolder, config: TrainConfig, reporter: Reporter) -> dict[str, Any] | None:
+    """The record of a run that is over.
+
+    Raises:
+        BadInput: the folder is of another run, or of none.
+    """
     folder.check(config)
     record = folder.load_record()
     if record is not None:
-        reporter.say(f"{path} is finished; this is its record.")
-        return record
-    with determinism(config.run.deterministic):
-        state = _build(config, reporter)
-        folder.create(config)
-        epoch = _restore(state, folder, reporter)
-        reporter.say(headline(config, state.session, path))
-        if epoch:
-            reporter.say(f"continuing after epoch {epoch}.")
-        step_flops = state.flops.total * config.optim.batch_size
-        threads = cpu_threads(config.run.threads, step_flops=step_flops)
-        with threads, _guarded(folder, state, reporter):
-            _epochs(state, folder, reporter)
-            return finish(state, folder, command=command)
+        reporter.say(f"{folder.path} is finished; this is its record.")
+    return record
 
 
-def _build(config: TrainConfig, reporter: Reporter) -> RunState:
+def _build(
+    config: TrainConfig, reporter: Reporter, dataset: Dataset | None, world: World
+) -> RunState:
     try:
-        return RunState.fresh(config, build_session(config, reporter.download))
+        return RunState.fresh(config, build_session(config, reporter.download, dataset, world))
     except ValueError as error:
         raise BadInput(str(error)) from error
     except OSError as error:
@@ -72,44 +105,79 @@ def _build(config: TrainConfig, reporter: Reporter) -> RunState:
         reporter.close()
 
 
-def _restore(state: RunState, folder: RunFolder, reporter: Reporter) -> int:
-    saved = checkpoint.load_newest(folder.checkpoints, reporter.say)
-    if saved is not None:
-        state.load_state_dict(saved["state"])
-    folder.cut_metrics(saved["metrics"] if saved is not None else 0)
-    return state.epoch
+def _run(state: RunState, folder: RunFolder, reporter: Reporter, command: str) -> dict[str, Any]:
+    config, signals, world = state.config, Signals(), state.session.place.world
+    saver = Saver(state, folder, signals)
+    world.first(lambda: folder.create(config))
+    try:
+        saver.restore(reporter.say)
+    except OSError as error:
+        raise BadInput(f"cannot write the run folder {folder.path}: {error.strerror}.") from error
+    reporter.say(headline(config, state.session, folder.path))
+    if saver.saved != (0, 0):
+        reporter.say(f"continuing {saver.where()}.")
+    step_flops = state.flops.total * config.optim.batch_size
+    threads = cpu_threads(config.run.threads, step_flops=step_flops)
+    with threads, _guarded(folder, state, saver, signals, reporter), signals:
+        try:
+            _epochs(state, folder, reporter, saver, signals)
+            return finish(state, folder, command=command, check=_between(signals, world))
+        except Stop:
+            saver.write()
+            raise
 
 
-def _epochs(state: RunState, folder: RunFolder, reporter: Reporter) -> None:
-    pace = Pace()
+def _epochs(
+    state: RunState, folder: RunFolder, reporter: Reporter, saver: Saver, signals: Signals
+) -> None:
+    pace, world = Pace(), state.session.place.world
+    check = _between(signals, world)
     with _told(reporter):
         while state.epoch < state.end:
             with state.totals.timed("total"):
-                line = run_epoch(state, reporter)
-                saved = {"metrics": folder.append_metrics(line), "state": state.state_dict()}
-            checkpoint.save(folder.checkpoints, state.epoch, saved, keep=state.config.run.keep)
+                line = run_epoch(state, reporter, after_step=saver.after_step, check=check)
+                if world.writes:
+                    folder.append_metrics(line)
             left = pace.remaining(state.end - state.epoch)
             reporter.say(epoch_line(line, end=state.end, eta=left))
+            saver.after_epoch()
+
+
+def _between(signals: Signals, world: World) -> Callable[[], None]:
+    """What looks for a signal between the batches of an evaluation.
+
+    Several processes look after steps and epochs alone: here one may have a batch more.
+    """
+    return signals.check if world.size == 1 else lambda: None
 
 
 @contextmanager
-def _guarded(folder: RunFolder, state: RunState, reporter: Reporter) -> Iterator[None]:
+def _guarded(
+    folder: RunFolder, state: RunState, saver: Saver, signals: Signals, reporter: Reporter
+) -> Iterator[None]:
     """Turn what can go wrong on the way into one sentence that says how to go on."""
-    again = f"The run folder {folder.path} keeps the epochs before it."
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stop):
+        where = saver.where(of=f" of {state.end}")
         raise Interrupted(
-            f"stopped after epoch {state.epoch} of {state.end}; "
-            "the same command with --resume auto continues there."
+            f"stopped {where}; the same command with --resume auto continues there.", signals.code
         ) from None
     except torch.OutOfMemoryError as error:
         raise RunFailed("the GPU's memory is full; lower batch_size.") from error
     except OSError as error:
         what = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror or error)
-        raise RunFailed(f"cannot write {error.filename or folder.path}: {what}. {again}") from error
+        where = error.filename or folder.path
+        raise RunFailed(f"cannot write {where}: {what}. {saver.last_good()}") from error
     except (FloatingPointError, ValueError, RunFailed) as error:
-        raise RunFailed(f"epoch {state.epoch + 1}: {error} {again}") from error
+        what = str(error).rstrip(".")
+        raise RunFailed(f"epoch {state.epoch + 1}: {what}. {saver.last_good()}") from error
+    except RuntimeError as error:
+        if state.session.place.world.size == 1:
+            raise
+        # Masks that differ, or a process that is gone: torchrun ends the others and starts anew.
+        what = str(error).strip().splitlines()[0].rstrip(".")
+        raise RunFailed(f"epoch {state.epoch + 1}: {what}. {saver.last_good()}") from error
     finally:
         reporter.close()
 

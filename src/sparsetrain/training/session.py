@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +17,9 @@ from ..data.loader import Loader
 from .config import DataConfig, ModelConfig, TrainConfig
 from .device import Place, place
 from .errors import BadInput
+from .flops import ForwardFlops, count_forward
 from .optimizer import make_optimizer
+from .parallel import ALONE, World, replicated, shard_, share_of_batch
 from .plans import Plan, make_plan
 
 _EVAL_BATCH = 500
@@ -27,6 +30,8 @@ class Session:
     """A run's parts, fresh and on the device.
 
     Attributes:
+        network: what training calls forward on: the model, or its wrapper on several processes.
+        flops: of the dense forward pass.
         held_out: images to select by; None where nothing is held out.
         test: touched once, at the end, unless `compat: paper`.
     """
@@ -34,21 +39,22 @@ class Session:
     place: Place
     dataset: Dataset
     model: nn.Module
+    network: nn.Module
     optimizer: Optimizer
     plan: Plan
+    flops: ForwardFlops
     train: Loader
     train_images: int
     held_out: Loader | None
     test: Loader
 
-    @property
-    def image(self) -> Tensor:
-        """One black image as the network takes it."""
-        shape = self.dataset.test_images.shape[1:]
-        return torch.zeros(1, *shape, device=self.place.device)
 
-
-def build_session(config: TrainConfig, progress: Progress | None = None) -> Session:
+def build_session(
+    config: TrainConfig,
+    progress: Progress | None = None,
+    dataset: Dataset | None = None,
+    world: World = ALONE,
+) -> Session:
     """Load the data and make network, optimizer and method.
 
     The network's weights are drawn from torch's global generator, seeded here.
@@ -56,25 +62,38 @@ def build_session(config: TrainConfig, progress: Progress | None = None) -> Sess
     Args:
         config: resolved settings.
         progress: told how far a download has come.
+        dataset: that of the settings where it is in memory already; it is not changed.
+        world: the processes that train together; each builds its own session.
     Raises:
         ValueError: anything asked for that does not exist or does not fit, in one sentence.
     """
-    where = place(config.run)
+    share_of_batch(config.optim, world)
+    where = place(config.run, world)
     check_model(config.model)
-    dataset = load_data(config.data, progress)
+    dataset = load_data(config.data, progress) if dataset is None else dataset
     torch.manual_seed(config.run.seed)
     model = make_model(config.model, dataset, where)
+    flops = count_forward(model, _black(dataset, where))
+    whole = None
+    if world.mode == "fsdp":
+        whole = copy.deepcopy(model)
+        shard_(model, where.device)
     optimizer = make_optimizer(model, config.optim, where.device)
     kept, held = data.split(
         dataset.train_labels, config.data.validation, seed=config.data.split_seed
     )
     train = _train_loader(config, dataset, kept, where)
+    plan = make_plan(config, model, optimizer, train.for_one(), whole)
+    if world.rank:  # dropout must not be that of rank 0's images
+        torch.manual_seed(config.run.seed + world.rank)
     return Session(
         place=where,
         dataset=dataset,
         model=model,
+        network=replicated(model, world),
         optimizer=optimizer,
-        plan=make_plan(config, model, optimizer, train),
+        plan=plan,
+        flops=flops,
         train=train,
         train_images=len(kept),
         held_out=_held_out(dataset, held, where),
@@ -149,6 +168,8 @@ def _plain_loader(dataset: Dataset, images: Tensor, labels: Tensor, where: Place
         seed=0,
         device=where.device,
         channels_last=where.channels_last,
+        rank=where.world.rank,
+        world_size=where.world.size,
     )
 
 
@@ -157,7 +178,7 @@ def _train_loader(config: TrainConfig, dataset: Dataset, kept: Tensor, where: Pl
     return Loader(
         dataset.train_images[kept],
         dataset.train_labels[kept],
-        batch_size=size,
+        batch_size=max(1, size // where.world.size),
         mean=dataset.mean,
         std=dataset.std,
         augment=_augment(config.data, dataset.augment),
@@ -167,7 +188,14 @@ def _train_loader(config: TrainConfig, dataset: Dataset, kept: Tensor, where: Pl
         channels_last=where.channels_last,
         # Batch norm cannot train on a last batch of one image.
         drop_last=len(kept) > size and len(kept) % size == 1,
+        rank=where.world.rank,
+        world_size=where.world.size,
     )
+
+
+def _black(dataset: Dataset, where: Place) -> Tensor:
+    """One black image as the network takes it."""
+    return torch.zeros(1, *dataset.test_images.shape[1:], device=where.device)
 
 
 def _augment(config: DataConfig, own: Augment) -> Augment:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,7 +86,7 @@ def read(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"cannot read the settings file {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise BadInput(f"the settings file {path} is not valid YAML{where}.") from error
@@ -131,6 +133,7 @@ def _strict(kind: type, allowed: tuple[type, ...]) -> typing.Callable[[Any, Any]
     return structure
 
 
+@cache  # a sweep converts thousands of values, and one of these takes 1 ms to make
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=False)
     converter.register_structure_hook(bool, _strict(bool, (bool,)))
@@ -146,12 +149,21 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
     if value is not None and type(None) in typing.get_args(kind):
         members = tuple(k for k in typing.get_args(kind) if k is not type(None))
         kind = members[0] if len(members) == 1 else kind
+    if isinstance(value, str) and typing.get_origin(kind) is tuple:  # else: its letters
+        raise BadInput(f"{name} must be {_words(kind)}, got {_shown(value)}.")
     try:
         return _converter().structure(value, kind)
     except (TypeError, ValueError, LookupError, cattrs.BaseValidationError) as error:
-        raise BadInput(f"{name} must be {_words(kind)}, got {value!r}.") from error
+        raise BadInput(f"{name} must be {_words(kind)}, got {_shown(value)}.") from error
     except Exception as error:  # cattrs raises a bare Exception for a Literal that does not match
-        raise BadInput(f"{name} must be {_words(kind)}, got {value!r}.") from error
+        raise BadInput(f"{name} must be {_words(kind)}, got {_shown(value)}.") from error
+
+
+def _shown(value: Any) -> str:
+    """A value in an error: a few lines of YAML can spell one that fills the memory."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 200, 200
+    return short.repr(value)
 
 
 def _words(kind: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -20,6 +20,7 @@ class Totals:
         evaluate: every evaluation, on whichever images.
         mask_updates: deciding on masks between epochs; updates inside a step count as training.
         total: from the start of the first epoch to the record, interruptions left out.
+        skipped_steps: steps not taken, because loss or gradient was NaN or infinite.
     """
 
     steps: int = 0
@@ -28,15 +29,24 @@ class Totals:
     evaluate: float = 0.0
     mask_updates: float = 0.0
     total: float = 0.0
+    skipped_steps: int = 0
+    _open: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
         """Add the time spent inside to one of the attributes."""
-        started = time.perf_counter()
+        self._open[part] = time.perf_counter()
         try:
             yield
         finally:
-            setattr(self, part, getattr(self, part) + time.perf_counter() - started)
+            setattr(self, part, self.so_far(part))
+            del self._open[part]
+
+    def so_far(self, part: str) -> float:
+        """Seconds spent on a part, a stretch that still goes on included."""
+        started = self._open.get(part)
+        now = 0.0 if started is None else time.perf_counter() - started
+        return getattr(self, part) + now
 
     def seconds(self) -> dict[str, float]:
         """The record's `seconds`."""
@@ -48,5 +58,6 @@ class Totals:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Numbers by name."""
-        return asdict(self)
+        """Numbers by name; times up to now."""
+        names = (f.name for f in fields(self) if f.init)
+        return {name: self.so_far(name) for name in names}

@@ -2,56 +2,94 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from .best import better
 from .flops import TRAIN_FACTOR
-from .loop import evaluate, train_epoch
+from .loop import Result, evaluate, train_epoch
+from .nonfinite import Guard
 from .plans import Phase
 from .progress import Reporter
 from .schedule import rate
 from .state import RunState
 
 
-def run_epoch(state: RunState, reporter: Reporter) -> dict[str, Any]:
-    """Train one epoch and advance `state` by it.
+def run_epoch(
+    state: RunState,
+    reporter: Reporter,
+    *,
+    after_step: Callable[[Guard], None] = lambda _: None,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Train one epoch, or what is left of it, and advance `state` by it.
 
     Args:
-        state: changed in place.
+        state: changed in place; whole whenever `after_step` and `check` are called.
         reporter: gets a bar for the batches.
+        after_step: called after each step, for a checkpoint; what it raises ends the epoch there.
+        check: called between the batches of evaluations, where nothing of `state` changes yet;
+            what it raises ends the epoch there, and the evaluations are made again on resume.
     Returns:
         The epoch's line of metrics.jsonl; accuracies are fractions, `sparsity` is that of the
         network which `val_accuracy` (or `test_accuracy`) was measured on.
     """
-    started = time.perf_counter()
     session, phase, epoch = state.session, state.session.plan.phase, state.epoch
+    if not state.begun:
+        state.begun = {"cost": _cost(state), "total": state.totals.so_far("total")}
     line: dict[str, Any] = {"epoch": epoch + 1, "phase": phase.name}
-    before = _cost(state)
-    reporter.start_bar(f"epoch {epoch + 1}/{state.end} {phase.name}", len(session.train))
+    result = _train(state, phase, reporter, after_step)
+    line |= {"loss": result.loss, "train_accuracy": result.accuracy}
+    line |= _monitor(state, check)
+    line |= {"sparsity": session.plan.sparsity, "lr": _rate(state, phase, epoch, 0)}
+    # The masks may move within the epoch: the mean of its two ends.
+    mean = (state.begun["cost"] + _cost(state)) / 2
+    judged = _judge(state, epoch, result.accuracy, check)
+    passes = mean * TRAIN_FACTOR + (state.flops.total if judged else 0)
+    state.totals.train_flops += passes * session.train_images
+    line |= judged
+    if state.sums.skipped:
+        line["skipped_steps"] = state.sums.skipped
+    line["seconds"] = round(state.totals.so_far("total") - state.begun["total"], 3)
+    state.end_epoch(line)
+    return line
+
+
+def _train(
+    state: RunState, phase: Phase, reporter: Reporter, after_step: Callable[[Guard], None]
+) -> Result:
+    session, epoch, start = state.session, state.epoch, state.batch
+    batches = len(session.train)
+    guard = Guard(
+        session.model,
+        watched=session.plan.masks.keys(),
+        mode=state.config.run.on_nonfinite,
+        first=epoch * batches,
+        world=session.place.world,
+    )
+
+    def after() -> None:
+        state.batch += 1
+        reporter.advance()
+        after_step(guard)
+
+    reporter.start_bar(f"epoch {epoch + 1}/{state.end} {phase.name}", batches - start)
     with state.totals.timed("train"):
-        result = train_epoch(
-            session.model,
+        return train_epoch(
+            session.network,
             session.optimizer,
-            session.train.batches(epoch),
+            session.train.batches(epoch, start),
             place=session.place,
             lr=lambda batch: _rate(state, phase, epoch, batch),
             label_smoothing=state.config.optim.label_smoothing,
-            advance=reporter.advance,
+            start=start,
+            sums=state.sums,
+            guard=guard,
+            counted=session.train.counted,
+            after=after,
         )
-    line |= {"loss": result.loss, "train_accuracy": result.accuracy}
-    line |= _monitor(state)
-    line |= {"sparsity": session.plan.sparsity, "lr": _rate(state, phase, epoch, 0)}
-    state.totals.steps += len(session.train)
-    # The masks may move within the epoch: the mean of its two ends.
-    mean = (before + _cost(state)) / 2
-    state.totals.train_flops += mean * TRAIN_FACTOR * session.train_images
-    line |= _judge(state, epoch, result.accuracy)
-    state.epoch += 1
-    line["seconds"] = round(time.perf_counter() - started, 3)
-    return line
 
 
 def _rate(state: RunState, phase: Phase, epoch: int, batch: int) -> float:
@@ -65,7 +103,7 @@ def _cost(state: RunState) -> float:
     return state.flops.at(state.session.plan.masks)
 
 
-def _monitor(state: RunState) -> dict[str, float]:
+def _monitor(state: RunState, check: Callable[[], None]) -> dict[str, float]:
     """Accuracy on the held-out images, or the test set under `compat: paper`."""
     session = state.session
     loader, key = (
@@ -74,7 +112,9 @@ def _monitor(state: RunState) -> dict[str, float]:
     if loader is None:
         return {}
     with state.totals.timed("evaluate"):
-        accuracy = evaluate(session.model, loader.batches(0), place=session.place).accuracy
+        batches = loader.batches(0)
+        accuracy = evaluate(session.model, batches, place=session.place, after=check).accuracy
+    # Making this evaluation again on resume gives the same best: on a tie the later one wins.
     state.best = better(
         state.best,
         epoch=state.epoch + 1,
@@ -85,7 +125,9 @@ def _monitor(state: RunState) -> dict[str, float]:
     return {key: accuracy}
 
 
-def _judge(state: RunState, epoch: int, accuracy: float) -> dict[str, float]:
+def _judge(
+    state: RunState, epoch: int, accuracy: float, check: Callable[[], None]
+) -> dict[str, float]:
     """The method's end of the epoch; it may measure pruned copies."""
     session, measured = state.session, {}
     spent = state.totals.evaluate
@@ -93,14 +135,17 @@ def _judge(state: RunState, epoch: int, accuracy: float) -> dict[str, float]:
     def on_training_images(model: nn.Module) -> float:
         with state.totals.timed("evaluate"):
             if session.held_out is not None:
-                held_out = evaluate(model, session.held_out.batches(0), place=session.place)
+                batches = session.held_out.batches(0)
+                held_out = evaluate(model, batches, place=session.place, after=check)
                 measured["pruned_val_accuracy"] = held_out.accuracy
             batches = session.train.batches(epoch)
-            return evaluate(model, batches, place=session.place).accuracy
+            counted = session.train.counted
+            found = evaluate(model, batches, place=session.place, counted=counted, after=check)
+            return found.accuracy
 
-    with state.totals.timed("mask_updates"):
-        line = session.plan.end_epoch(epoch, accuracy, on_training_images)
-    state.totals.mask_updates -= state.totals.evaluate - spent
-    if line:
-        state.totals.train_flops += state.flops.total * session.train_images
+    try:
+        with state.totals.timed("mask_updates"):
+            line = session.plan.end_epoch(epoch, accuracy, on_training_images)
+    finally:
+        state.totals.mask_updates -= state.totals.evaluate - spent
     return line | measured
