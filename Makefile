@@ -18,7 +18,7 @@ $(BIN)/python:
 	  || { echo "Python's venv module is missing; install it (Debian, Ubuntu: apt install python3-venv) and run make again."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/*.* csrc/levels/*.*) | $(BIN)/python
 	$(PIP) install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
 	@touch $@
@@ -44,4 +44,4 @@ bench: install  ## the regulariser against the sort-based formula
 	$(BIN)/python benchmarks/regularizer.py
 
 clean:  ## remove what make has made
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist src/*.egg-info src/sparsetrain/kernels/_native.so .pytest_cache .ruff_cache .hypothesis

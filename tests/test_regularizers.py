@@ -51,8 +51,8 @@ def test_gradient_equals_the_published_vectors(
 ) -> None:  # fmt: skip
     (actual,) = way(HyperSparse(sparsity), [torch.tensor(weights)])
     expected = torch.tensor([float(value) for value in grad.split()])
-    # Six printed decimals of a float32 run, whose own rounding shows where |g| reaches 12.
-    rounding = 5e-7 + 1e-7 * float(expected.abs().max())
+    # Six printed decimals of a float32 run, whose own rounding shows: -4.895971 is -4.8959722.
+    rounding = 5e-7 + 2e-7 * float(expected.abs().max())
     torch.testing.assert_close(actual, expected, rtol=0, atol=rounding)
 
 

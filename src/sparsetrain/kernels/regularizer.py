@@ -1,5 +1,7 @@
 """The regularisers' arithmetic on plain tensors: cache-sized chunks on CPU, no sync elsewhere.
 
+HyperSparse on float32 CPU tensors runs in C++ where that is built; the code here is its twin.
+
 Every function takes detached tensors of one device and trusts its caller to have checked them.
 A `Scalar` is a Python float on CPU and a 0-d tensor on the device elsewhere.
 """
@@ -14,8 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import native
+from .order import kth_smallest_magnitude
+
 Scalar: TypeAlias = float | Tensor
 Grads: TypeAlias = Sequence[Tensor | None]
+Reduce: TypeAlias = Callable[[Sequence[Scalar]], Sequence[Scalar]]
+"""Sums over one rank's rows -> the sums over the rows of all ranks."""
 
 ALIGNMENT = 0.6585
 """artanh(1/sqrt(3)) = 0.6584789, where sech^2 bends, rounded as the published code rounds it."""
@@ -56,12 +63,31 @@ def zeros_like(tensors: Sequence[Tensor]) -> list[Tensor]:
     return zeros
 
 
-def hypersparse_slope(weights: Sequence[Tensor], border: Tensor) -> Slope:
+def border(weights: Sequence[Tensor], rank: int) -> Tensor:
+    """The magnitude of 0-based ascending rank `rank` among all weights together, exact.
+
+    Args:
+        weights: float tensors of any shapes; of several dtypes, the widest is ranked in.
+        rank: below the number of entries.
+
+    Returns:
+        A 0-d tensor on the weights' device.
+    """
+    if native.takes_rank(weights):
+        return native.kth(weights, rank, magnitude=True)
+    dtypes = {weight.dtype for weight in weights}
+    # In mixed precision one wider copy, so that one ranking spans all of them.
+    wide = compute_dtype(list(dtypes)) if len(dtypes) > 1 else weights[0].dtype
+    return kth_smallest_magnitude([piece.to(wide) for piece in chunks(weights)], rank)
+
+
+def hypersparse_slope(weights: Sequence[Tensor], border: Tensor, reduce: Reduce = tuple) -> Slope:
     """Steepness and height of the HyperSparse gradient over all weights together.
 
     Args:
         weights: float tensors of any shapes, at least one entry in all.
         border: 0-d, the magnitude at the pruning border, at least 0.
+        reduce: for weights that are one rank's rows, which may be none.
 
     Returns:
         The curve; both sums are accumulated in float64 over float32 chunks.
@@ -69,8 +95,8 @@ def hypersparse_slope(weights: Sequence[Tensor], border: Tensor) -> Slope:
     # Largest factor that 2 * s * 0 survives without an inf * 0: matters for a denormal border.
     limit = min(torch.finfo(_wide(w)).max for w in weights) / 4
     if border.device.type == "cpu":
-        return _slope_on_cpu(weights, float(border), limit)
-    return _slope_on_device(weights, border, limit)
+        return _slope_on_cpu(weights, float(border), limit, reduce)
+    return _slope_on_device(weights, border, limit, reduce)
 
 
 def add_hypersparse_(
@@ -81,8 +107,11 @@ def add_hypersparse_(
         _add_on_device_(weights, grads, slope, scale)
         return
     steepness, height = float(slope.steepness), float(slope.height)
-    factor = 4.0 * height * float(scale)
+    factor = height * float(scale)
     if factor == 0.0:
+        return
+    if native.takes([*weights, *(g for g in grads if g is not None)], torch.float32):
+        _add_natively_(weights, grads, steepness, _clamp(factor, torch.finfo(torch.float32).max))
         return
 
     def add_(weight: Tensor, grad: Tensor, scratch: Tensor, other: Tensor) -> None:
@@ -91,7 +120,7 @@ def add_hypersparse_(
         # 1 - tanh^2 loses every digit, and torch's sigmoid is 8x faster than its tanh.
         scratch.mul_(-2.0 * steepness).sigmoid_().addcmul_(scratch, scratch, value=-1)
         torch.sign(weight, out=other)  # not copysign: exact zeros must get no gradient
-        grad.addcmul_(scratch, other, value=_clamp(factor, torch.finfo(scratch.dtype).max))
+        grad.addcmul_(scratch, other, value=_clamp(4.0 * factor, torch.finfo(scratch.dtype).max))
 
     _each_chunk_(weights, grads, add_)
 
@@ -129,8 +158,19 @@ def add_double_(weights: Sequence[Tensor], grads: Grads, scale: Scalar) -> None:
     _each_chunk_(weights, grads, lambda weight, grad, *_: grad.add_(weight, alpha=alpha))
 
 
-def _slope_on_cpu(weights: Sequence[Tensor], border: float, limit: float) -> Slope:
+def _slope_on_cpu(weights: Sequence[Tensor], border: float, limit: float, reduce: Reduce) -> Slope:
     steepness = min(ALIGNMENT / border, limit) if border > 0.0 else 0.0
+    if native.takes(weights, torch.float32):
+        total, activation = native.hypersparse_sums(weights, steepness)
+    else:
+        total, activation = _sums_on_cpu(weights, steepness)
+    total, activation = map(float, reduce((total, activation)))
+    height = min(steepness * total / activation, limit) if activation > 0.0 else 0.0
+    return Slope(steepness, height, total)
+
+
+def _sums_on_cpu(weights: Sequence[Tensor], steepness: float) -> tuple[float, float]:
+    """Sum of |w| and sum of tanh(steepness * |w|)."""
     total, activation = 0.0, 0.0
     for dtype, chunks in _chunks_by_dtype(weights):
         scratch = torch.empty(_chunk_length(weights), dtype=dtype)
@@ -144,17 +184,30 @@ def _slope_on_cpu(weights: Sequence[Tensor], border: float, limit: float) -> Slo
             values = row[: chunk.numel()]
             np.tanh(values, out=values)
             activation += float(part.sum())
-    height = min(steepness * total / activation, limit) if activation > 0.0 else 0.0
-    return Slope(steepness, height, total)
+    return total, activation
 
 
-def _slope_on_device(weights: Sequence[Tensor], border: Tensor, limit: float) -> Slope:
+def _add_natively_(
+    weights: Sequence[Tensor], grads: Grads, steepness: float, factor: float
+) -> None:
+    pairs = [(_packed(w, g), g) for w, g in zip(weights, grads, strict=True) if g is not None]
+    sources, targets = [pair.weight for pair, _ in pairs], [pair.grad for pair, _ in pairs]
+    native.add_hypersparse_(sources, targets, steepness, factor)
+    for pair, grad in pairs:
+        if pair.spill is not None:
+            grad.add_(pair.spill)
+
+
+def _slope_on_device(
+    weights: Sequence[Tensor], border: Tensor, limit: float, reduce: Reduce = tuple
+) -> Slope:
     accumulate = torch.float32 if border.device.type == "mps" else torch.float64
     x = _flat(weights).abs_()
     total = x.sum(dtype=accumulate)
     border = border.to(accumulate)
     steepness = (ALIGNMENT / border).clamp(max=limit)
     activation = x.mul_(steepness).tanh_().sum(dtype=accumulate)
+    total, activation = (torch.as_tensor(part) for part in reduce((total, activation)))
     height = (steepness * total / activation).clamp(max=limit)
     # total - total is 0 for finite weights and NaN otherwise: non-finite weights stay visible.
     return Slope(steepness, torch.where(border == 0, total - total, height), total)
@@ -260,7 +313,7 @@ _CHUNK = (1 << 15) - 64
 
 
 def _chunk_length(weights: Sequence[Tensor]) -> int:
-    return min(_CHUNK, max(w.numel() for w in weights))
+    return max(1, min(_CHUNK, max(w.numel() for w in weights)))
 
 
 def _wide(tensor: Tensor) -> torch.dtype:

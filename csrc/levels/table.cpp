@@ -1,0 +1,17 @@
+// This level's kernels in one table.
+#include "level.h"
+
+namespace st::ST_LEVEL {
+
+Sums hypersparse_sums(const float*, int64_t, float);
+void hypersparse_add(const float*, float*, int64_t, float, float);
+Found find_32(const uint32_t*, int64_t, const KeyRange&, uint32_t*);
+Found find_16(const uint16_t*, int64_t, const KeyRange&, uint32_t*);
+bool mask_64(uint64_t*, const uint8_t*, int64_t, uint64_t);
+bool mask_32(uint32_t*, const uint8_t*, int64_t, uint32_t);
+bool mask_16(uint16_t*, const uint8_t*, int64_t, uint16_t);
+
+const Kernels kernels{hypersparse_sums, hypersparse_add, find_32, find_16,
+                      mask_64,          mask_32,         mask_16};
+
+}  // namespace st::ST_LEVEL

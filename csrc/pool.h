@@ -1,0 +1,26 @@
+// A small persistent thread pool: parked when idle, safe to fork, serial when busy or nested.
+#pragma once
+
+#include <cstdint>
+
+namespace st {
+
+using Task = void (*)(const void* context, std::int64_t first, std::int64_t last);
+
+// Calls `task(context, first, last)` for disjoint pieces of at most `grain` indices that together
+// cover [0, n), on at most `threads` threads, the calling one included. Which thread takes which
+// piece is not fixed: write results per index and combine them in order afterwards.
+// A call from inside a task, or while another thread's call is running, runs on its own thread.
+// The task must not throw.
+void run_parallel(std::int64_t n, std::int64_t grain, int threads, Task task, const void* context);
+
+// The same for any callable `function(first, last)`.
+template <class Function>
+void parallel_for(std::int64_t n, std::int64_t grain, int threads, const Function& function) {
+  const Task task = [](const void* context, std::int64_t first, std::int64_t last) {
+    (*static_cast<const Function*>(context))(first, last);
+  };
+  run_parallel(n, grain, threads, task, &function);
+}
+
+}  // namespace st

@@ -1,0 +1,226 @@
+"""The C++ kernels, where they are built: found once, checked, called on CPU tensors by address.
+
+Each has a twin in PyTorch or NumPy beside its caller, with equal results. `SPARSETRAIN_NATIVE=0`
+in the environment leaves all work to the twins; `generic`, `v3` or `v4` names the highest
+processor level to use. The sources lie in csrc/.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+ABI = 1
+"""Version of csrc/api.h that this file speaks."""
+
+PATH = Path(__file__).with_name("_native.so")
+_LEVELS = {"generic": 0, "v3": 3, "v4": 4}
+_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
+MASKED = tuple(_KINDS)
+"""The dtypes that `mask_` can mask."""
+_RANKED = (torch.float32, torch.bfloat16, torch.float16)
+_LOSS = "the regulariser and the masks then take about two to four times as long a step on a CPU"
+_log = logging.getLogger(__name__)
+
+
+class Masked(NamedTuple):
+    """A bool mask, True where kept, and the tensors that it prunes, the weight first."""
+
+    mask: Tensor
+    tensors: Sequence[Tensor]
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The library, or None; why it is missing is logged once, when it would first have helped."""
+    wanted = os.environ.get("SPARSETRAIN_NATIVE", "v4")
+    if wanted == "0":
+        return None
+    if not PATH.exists():
+        _log.warning(
+            "the C++ kernels are not built, PyTorch and NumPy stand in with the same results; %s. "
+            "Install a C++17 compiler and install sparsetrain again, or set SPARSETRAIN_NATIVE=0 "
+            "to be told no more.",
+            _LOSS,
+        )
+        return None
+    return _opened(PATH, _LEVELS.get(wanted, max(_LEVELS.values())))
+
+
+def _opened(path: Path, level: int) -> ctypes.CDLL | None:
+    try:
+        found = ctypes.CDLL(str(path))
+        abi = int(found.st_abi())
+    except (OSError, AttributeError) as error:
+        _log.warning(
+            "the C++ kernels do not load (%s); %s. Install sparsetrain again.", error, _LOSS
+        )
+        return None
+    if abi != ABI:
+        _log.warning(
+            "the C++ kernels are of another version (interface %d, needed %d) and stay unused; %s. "
+            "Install sparsetrain again.",
+            abi,
+            ABI,
+            _LOSS,
+        )
+        return None
+    rows, count, threads = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    out, single = ctypes.c_void_p, ctypes.c_float
+    found.st_kth.argtypes = [
+        rows, count, ctypes.c_int, ctypes.c_int, ctypes.c_int64, out, threads,
+    ]  # fmt: skip
+    found.st_hypersparse_sums.argtypes = [rows, count, single, out, threads]
+    found.st_hypersparse_add.argtypes = [rows, count, single, single, threads]
+    found.st_mask.argtypes = [rows, count, rows, out, threads]
+    found.st_use_level(level)
+    return found
+
+
+def takes(tensors: Iterable[Tensor], *dtypes: torch.dtype) -> bool:
+    """Whether the kernels are there and can work on these tensors of these dtypes."""
+    return all(_plain(t) and t.dtype in dtypes for t in tensors) and library() is not None
+
+
+def takes_rank(tensors: Sequence[Tensor]) -> bool:
+    """Whether `kth` can rank these tensors together."""
+    return takes(tensors, *_RANKED) and len({tensor.dtype for tensor in tensors}) == 1
+
+
+def kth(tensors: Sequence[Tensor], k: int, *, magnitude: bool) -> Tensor:
+    """The value of rank `k` among all entries, or among their magnitudes.
+
+    Args:
+        tensors: what `takes_rank` accepts; of any strides, best without gaps.
+        k: 0-based rank in ascending order, below the number of entries; NaN ranks above all.
+        magnitude: rank |x| instead of x.
+
+    Returns:
+        A 0-d tensor of the same dtype, one of the entries (magnitudes) bit for bit.
+    """
+    dense = [_dense(tensor) for tensor in tensors if tensor.numel()]
+    out = torch.empty((), dtype=dense[0].dtype)
+    rows = _table((t.data_ptr(), t.numel()) for t in dense)
+    kind = _KINDS[out.dtype]
+    _call("st_kth", rows, len(dense), kind, int(magnitude), k, out.data_ptr())
+    return out
+
+
+def hypersparse_sums(weights: Sequence[Tensor], steepness: float) -> tuple[float, float]:
+    """Sum of |w| and sum of tanh(steepness * |w|), over float32 tensors of any strides.
+
+    Each is added in float64, in one order whatever the number of threads.
+    """
+    dense = [_dense(weight) for weight in weights]
+    out = (ctypes.c_double * 2)()
+    rows = _table((t.data_ptr(), t.numel()) for t in dense)
+    _call("st_hypersparse_sums", rows, len(dense), steepness, ctypes.addressof(out))
+    return out[0], out[1]
+
+
+def add_hypersparse_(
+    weights: Sequence[Tensor], grads: Sequence[Tensor], steepness: float, factor: float
+) -> None:
+    """Add `factor * sign(w) * sech^2(steepness * |w|)` to each gradient, in place.
+
+    Args:
+        weights: float32 tensors, of any strides where they are 1-D.
+        grads: one a weight, contiguous float32, with its entries in the same order.
+        steepness: at most a quarter of the largest float32, so that it survives a doubling.
+        factor: within the range of float32.
+    """
+    dense = [_dense(weight) for weight in weights]
+    pairs = zip(dense, grads, strict=True)
+    rows = _table((w.data_ptr(), g.data_ptr(), w.numel()) for w, g in pairs)
+    _call("st_hypersparse_add", rows, len(weights), steepness, factor)
+    _note_change(grads)
+
+
+def takes_mask(row: Masked) -> bool:
+    """Whether `mask_` can work on this row: plain CPU tensors in one memory order, without gaps."""
+    mask = row.mask
+    return (
+        mask.dtype is torch.bool
+        and _plain(mask)
+        and all(_alike(mask, tensor) for tensor in row.tensors)
+        and takes(row.tensors, *MASKED)
+    )
+
+
+def mask_(rows: Sequence[Masked]) -> list[bool]:
+    """Store +0.0 where a mask is False; kept entries are not touched.
+
+    Args:
+        rows: what `takes_mask` accepts.
+
+    Returns:
+        Whether the first tensor of each row is finite everywhere afterwards.
+    """
+    tensors = [tensor for row in rows for tensor in row.tensors]
+    listed = _table((t.data_ptr(), _KINDS[t.dtype]) for t in tensors)
+    table = _table((row.mask.data_ptr(), row.mask.numel(), len(row.tensors)) for row in rows)
+    bad = (ctypes.c_uint8 * max(1, len(tensors)))()
+    _call("st_mask", table, len(rows), listed, ctypes.addressof(bad))
+    _note_change(tensors)
+    finite, first = [], 0
+    for row in rows:
+        finite.append(not (row.tensors and bad[first]))
+        first += len(row.tensors)
+    return finite
+
+
+def _call(name: str, *arguments: object) -> None:
+    found = library()
+    assert found is not None, "callers ask `takes` first"
+    if getattr(found, name)(*arguments, torch.get_num_threads()) != 0:
+        raise MemoryError(f"no memory for the work space of {name}; free some and call again.")
+
+
+def _table(rows: Iterable[tuple[int, ...]]) -> ctypes.Array[ctypes.c_int64]:
+    """Rows of addresses and sizes as the C structures, whose fields are 8 bytes each."""
+    flat = [field for row in rows for field in row]
+    return (ctypes.c_int64 * max(1, len(flat)))(*flat)
+
+
+def _plain(tensor: Tensor) -> bool:
+    """Whether the address of a tensor is that of its entries; not so in DTensor, for example."""
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.device.type == "cpu"
+        and tensor.layout is torch.strided
+        and not tensor.is_neg()
+    )
+
+
+def _gapless(tensor: Tensor) -> bool:
+    if tensor.is_contiguous():
+        return True
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    memory = formats.get(tensor.dim())
+    return memory is not None and tensor.is_contiguous(memory_format=memory)
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    return tensor if _gapless(tensor) else tensor.contiguous()
+
+
+def _alike(mask: Tensor, tensor: Tensor) -> bool:
+    """Whether entries of both follow each other in one order, without gaps."""
+    if mask.shape != tensor.shape:
+        return False
+    if mask.is_contiguous() or tensor.is_contiguous():
+        return mask.is_contiguous() and tensor.is_contiguous()
+    return mask.stride() == tensor.stride() and _gapless(mask)
+
+
+def _note_change(tensors: Iterable[Tensor]) -> None:
+    """Tell autograd, which cannot see a change made by address."""
+    torch.autograd.graph.increment_version([t for t in tensors if not t.is_inference()])

@@ -1,0 +1,137 @@
+"""The C++ kernels are optional: built with a compiler, done without; and they are clean."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from sparsetrain.kernels import native
+
+ROOT = Path(__file__).parent.parent
+CSRC = ROOT / "csrc"
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler here")
+
+
+def run(*command: str, cwd: Path = ROOT, **environment: str) -> str:
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture
+def library(caplog):
+    """The loader without its memory, and what it says."""
+    caplog.set_level(logging.INFO, logger="sparsetrain")
+    return native.library.__wrapped__
+
+
+def test_a_missing_library_is_said_in_one_message(library, monkeypatch, caplog, tmp_path):
+    monkeypatch.delenv("SPARSETRAIN_NATIVE", raising=False)
+    monkeypatch.setattr(native, "PATH", tmp_path / "_native.so")
+    assert library() is None
+    (record,) = caplog.records
+    assert "Install a C++17 compiler" in record.getMessage()
+
+
+def test_a_library_that_does_not_load_is_left_alone(library, monkeypatch, caplog, tmp_path):
+    monkeypatch.delenv("SPARSETRAIN_NATIVE", raising=False)
+    monkeypatch.setattr(native, "PATH", tmp_path / "_native.so")
+    native.PATH.write_bytes(b"not a library")
+    assert library() is None
+    (record,) = caplog.records
+    assert "do not load" in record.getMessage()
+
+
+@pytest.mark.skipif(not native.PATH.exists(), reason="the C++ kernels are not built")
+def test_a_library_of_another_version_is_left_alone(library, monkeypatch, caplog):
+    monkeypatch.delenv("SPARSETRAIN_NATIVE", raising=False)
+    monkeypatch.setattr(native, "ABI", native.ABI + 1)
+    assert library() is None
+    (record,) = caplog.records
+    assert "another version" in record.getMessage()
+
+
+def test_the_environment_can_leave_all_work_to_the_twins(library, monkeypatch, caplog):
+    monkeypatch.setenv("SPARSETRAIN_NATIVE", "0")
+    assert library() is None
+    assert not caplog.records
+
+
+def test_the_interface_has_one_version_in_both_languages():
+    assert f"constexpr int kAbi = {native.ABI};" in (CSRC / "api.h").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not native.PATH.exists(), reason="the C++ kernels are not built")
+def test_the_regularisers_pass_their_tests_on_the_twins():
+    tests = sorted(str(path) for path in (ROOT / "tests").glob("test_regularizers*.py"))
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
+    run(*command, SPARSETRAIN_NATIVE="0")
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A copy of what a build reads, without anything built."""
+    ignore = shutil.ignore_patterns("*.so", "*.egg-info", "__pycache__")
+    for name in ("src", "csrc"):
+        shutil.copytree(ROOT / name, tmp_path / "copy" / name, ignore=ignore)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def wheel_contents(source: Path, **environment: str) -> list[str]:
+    out = source / "wheels"
+    build = ("wheel", "--no-build-isolation", "--no-deps", "-q", "-w", str(out), ".")
+    run(sys.executable, "-m", "pip", *build, cwd=source, **environment)
+    (wheel,) = out.glob("*.whl")
+    return zipfile.ZipFile(wheel).namelist()
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_wheel_built_with_a_compiler_holds_the_kernels(source):
+    assert "sparsetrain/kernels/_native.so" in wheel_contents(source)
+
+
+@pytest.mark.slow
+def test_a_wheel_builds_without_a_compiler(source):
+    names = wheel_contents(source, CC="/bin/false", CXX="/bin/false")
+    assert "sparsetrain/kernels/native.py" in names
+    assert not [name for name in names if name.endswith(".so")]
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_the_kernels_are_clean_under_sanitizers_and_warnings(sanitizer, tmp_path):
+    assert COMPILER is not None
+    flags = ["-std=c++17", "-O1", "-g", "-pthread", "-Wall", "-Wextra", "-Wshadow", "-Werror"]
+    flags += [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
+    x86 = os.uname().machine == "x86_64"
+    levels = {"v3": ["-march=x86-64-v3"], "v4": ["-march=x86-64-v4"]} if x86 else {}
+    objects = []
+    for level, march in {"generic": [], **levels}.items():
+        for path in sorted((CSRC / "levels").glob("*.cpp")):
+            objects.append(str(tmp_path / f"{path.stem}_{level}.o"))
+            define = f"-DST_LEVEL={level}"
+            run(COMPILER, *flags, *march, define, "-c", str(path), "-o", objects[-1])
+    have = [f"-DST_HAVE_{level}" for level in levels]
+    sources = [str(path) for path in (*CSRC.glob("*.cpp"), CSRC / "tests" / "check.cpp")]
+    program = str(tmp_path / "check")
+    run(COMPILER, *flags, *have, *sources, *objects, "-o", program)
+    assert run(program) == "all right\n"
