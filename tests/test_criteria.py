@@ -46,6 +46,28 @@ def test_random_repeats_with_the_seed_and_moves_on_with_the_generator():
     assert bool(((first >= 0) & (first < 1)).all())
 
 
+def test_random_scores_lie_in_memory_as_the_weight_does_and_are_the_same_in_any_format():
+    weight = torch.empty(4, 3, 2, 2)
+    last = weight.to(memory_format=torch.channels_last)
+    plain, other = (
+        criteria.random(View(1, {"w": w}, {}, {}, torch.Generator().manual_seed(0)))["w"]
+        for w in (weight, last)
+    )
+    assert torch.equal(plain, other)
+    assert other.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_scores_are_made_when_read_so_that_no_copy_of_the_weights_is_held():
+    seen = view(grads={"fc": GRAD})
+    for criterion in (criteria.magnitude, criteria.taylor):
+        scores = criterion(seen)
+        before = scores["fc"]
+        seen.weights["fc"].mul_(2)
+        assert torch.equal(scores["fc"], 2 * before)
+        assert list(scores) == ["fc"]
+        assert len(scores) == 1
+
+
 def test_random_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     criteria.random(view())

@@ -139,6 +139,22 @@ def test_keep_global_never_keeps_a_forbidden_position(case, where):
 
 
 @FEW
+@given(case=layers(forbid=True), where=st.floats(0, 1))
+def test_keep_global_within_masks_reads_and_keeps_no_other_position(case, where):
+    scores, masks = case
+    values, inside = flat(scores), on(flat(masks))
+    allowed = [i for i in inside if values[i] > -math.inf]
+    count = round(where * len(allowed))
+    hidden = {n: s.masked_fill(~masks[n], math.nan) for n, s in scores.items()}
+    for read in (scores, hidden):
+        kept = M.keep_global(read, count, within=masks)
+        assert_masks_like(kept, scores)
+        assert on(flat(kept)) == best(values, allowed, count)
+    with pytest.raises(ValueError, match=rf"\[0, {len(allowed)}\].*got {len(allowed) + 1}"):
+        M.keep_global(scores, len(allowed) + 1, within=masks)
+
+
+@FEW
 @given(case=layers(), where=st.floats(0, 1))
 def test_keep_layerwise_is_keep_global_layer_by_layer(case, where):
     scores, _ = case
@@ -178,6 +194,20 @@ def test_nan_scores_raise_and_name_the_layer():
     ):
         with pytest.raises(ValueError, match="NaN in bad;"):
             call()
+
+
+def test_infinities_of_both_signs_are_no_nan():
+    scores = {"a": torch.tensor([math.inf, -math.inf, 1.0])}
+    assert M.keep_global(scores, 1)["a"].tolist() == [True, False, False]
+    every = {"a": torch.ones(3, dtype=torch.bool)}
+    assert M.drop(every, scores, {"a": 2})["a"].tolist() == [True, False, False]
+
+
+def test_masks_lie_in_memory_as_their_scores_do():
+    score = torch.rand(4, 3, 5, 5).to(memory_format=torch.channels_last)
+    mask = M.keep_global({"a": score}, 30)
+    for found in (mask, M.drop(mask, {"a": score}, {"a": 3}), M.grow(mask, {"a": score}, {"a": 3})):
+        assert found["a"].is_contiguous(memory_format=torch.channels_last)
 
 
 def ones_like(tensors):
@@ -266,6 +296,8 @@ def test_too_many_or_other_names_raise():
         M.grow(masks, scores, {"a": 2})
     with pytest.raises(ValueError, match="same layers; not in all: b"):
         M.drop(masks, scores, {"a": 1, "b": 1})
+    with pytest.raises(ValueError, match="same layers; not in all: b"):
+        M.keep_global(scores, 1, within={**masks, "b": masks["a"]})
 
 
 def test_no_function_changes_its_arguments():

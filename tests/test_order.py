@@ -1,10 +1,14 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsetrain.kernels import kth_smallest, kth_smallest_magnitude
+from sparsetrain import criteria
+from sparsetrain.kernels import count_true, kth_smallest, kth_smallest_magnitude, order
+from sparsetrain.types import View
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -73,6 +77,61 @@ def test_partition_agrees_with_kthvalue_which_other_devices_use():
         assert kth_smallest([tensor], k) == torch.kthvalue(tensor, k + 1).values
 
 
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.int64])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9, 1.0])
+def test_where_ranks_only_the_true_entries_in_any_memory_format(dtype, share):
+    tensors = [torch.randn(4, 3, 5, 5).mul(8).to(dtype), torch.randn(6, 8).mul(8).to(dtype)]
+    where = [torch.rand(4, 3, 5, 5) < share, torch.rand(6, 8) < 0.5]
+    entries = sorted(x for t, m in zip(tensors, where, strict=True) for x in t[m].tolist())
+    last = torch.channels_last
+    for score in (tensors[0], tensors[0].to(memory_format=last)):
+        for mask in (where[0], where[0].to(memory_format=last)):
+            masks = (mask, where[1])
+            for k in range(0, len(entries), 7):
+                assert kth_smallest((score, tensors[1]), k, where=masks) == entries[k]
+    assert sum(count_true(where)) == len(entries)
+    with pytest.raises(ValueError, match=rf"\[0, {len(entries)}\)"):
+        kth_smallest(tensors, len(entries), where=where)
+
+
+def test_a_collection_that_makes_its_tensors_when_read_is_ranked_like_a_list():
+    tensors = {"a": torch.randn(20), "b": torch.randn(3, 5)}
+    made = criteria.magnitude(View(0, tensors, {}, {}, torch.Generator()))
+    assert kth_smallest(made.values(), 7) == kth_smallest_magnitude(list(tensors.values()), 7)
+
+
+# Half the entries equal, or nine in ten, with other ties above and below, and NaN above all.
+LUMPS = [{0.0: 9000}, {0.0: 5000, 2.0: 4000}, {-torch.inf: 9000}, {1.0: 9990}, {0.0: 5000}]
+
+
+@pytest.mark.parametrize("lumps", LUMPS, ids=str)
+@pytest.mark.parametrize("nans", [0, 5])
+def test_every_rank_is_right_where_a_large_part_of_the_entries_is_equal(lumps, nans):
+    entries = torch.randn(10_000)
+    place = torch.randperm(10_000)
+    for value, count in lumps.items():
+        entries[place[:count]], place = value, place[count:]
+    entries[place[:nans]] = torch.nan
+    ordered = entries.sort().values
+    for k in [*range(0, 10_000, 397), *(10_000 - i for i in range(1, 8))]:
+        found = kth_smallest([entries], k)
+        assert found == ordered[k] or (found.isnan() and ordered[k].isnan())
+
+
+def test_equal_entries_are_taken_out_before_numpy_partitions():
+    entries = torch.randn(10_000)
+    entries[torch.randperm(10_000)[:8000]] = 0
+    partitioned = []
+
+    class Watched(np.ndarray):
+        def partition(self, kth, *args, **kwargs):
+            partitioned.append(self.size)
+            super().partition(kth, *args, **kwargs)
+
+    assert order._partition(entries.numpy().copy().view(Watched), 9500) == entries.sort()[0][9500]
+    assert partitioned == [int((entries > 0).sum())]
+
+
 @pytest.mark.parametrize(
     ("tensors", "k", "message"),
     [
@@ -97,3 +156,13 @@ def test_cuda_gives_the_same_value_as_the_cpu(dtype):
     for k in (0, 300, 749):
         found = kth_smallest_magnitude([tensor.cuda() for tensor in tensors], k)
         assert found.cpu() == kth_smallest_magnitude(tensors, k)
+
+
+@pytest.mark.parametrize("k", [0, 1, 149, 150, 151, 297, 298, 299])
+def test_the_device_s_way_finds_entry_k_of_the_sorted_entries(k: int) -> None:
+    values = torch.randn(300).round(decimals=1)  # with ties
+    values[::100], values[7] = math.nan, -math.inf
+    expected = torch.from_numpy(np.sort(values.numpy()))[k]  # NumPy sorts NaN last too
+    torch.testing.assert_close(
+        order.kth_off_cpu(values, k), expected, rtol=0, atol=0, equal_nan=True
+    )

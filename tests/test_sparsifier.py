@@ -452,14 +452,14 @@ def test_the_copies_for_rollback_are_freed_by_the_first_step_and_by_finalize() -
     model = mlp()
     optimizer = OPTIMIZERS["sgd"](model)
     stepped = st.Sparsifier(model, optimizer, st.methods.static(sparsity=0.5))
-    assert stepped._rollback._kept
+    assert stepped._masking._rollback._kept
     train(model, optimizer, 1)
-    assert not stepped._rollback._kept
+    assert not stepped._masking._rollback._kept
     finished = st.Sparsifier(
         mlp_ := mlp(), OPTIMIZERS["sgd"](mlp_), st.methods.static(sparsity=0.5)
     )
     finished.finalize()
-    assert not finished._rollback._kept
+    assert not finished._masking._rollback._kept
 
 
 def test_finalize_and_attach_mask_what_was_changed_in_between() -> None:

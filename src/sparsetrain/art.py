@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from . import masks as mask_algebra
+from . import sharded
 from .art_rule import ArtRule, ArtState, Candidate, Compat, Outcome, Phase, start, transition
 from .methods.dense import Dense
 from .methods.static import Static
@@ -104,6 +105,7 @@ class ART(PhaseDriver):
         self._regularizer = HyperSparse(self._target) if regularizer is None else regularizer
         self._snapshots: dict[int, Snapshot] = {}
         self._model, self._optimizer = model, optimizer
+        sharded.reshard_(model)
         self._parameters = select(model, include, exclude)
         self._first_lrs = first_learning_rates(optimizer)
         self._sparsifier = self._make_sparsifier(None)
@@ -166,7 +168,9 @@ class ART(PhaseDriver):
             "state": asdict(self.state),
             "last": dict(self.last),
             "first_lrs": list(self._first_lrs),
-            "snapshots": {epoch: s.state_dict() for epoch, s in self._snapshots.items()},
+            "snapshots": {
+                epoch: s.state_dict(self._parameters) for epoch, s in self._snapshots.items()
+            },
             "sparsifier": self._sparsifier.state_dict(),
         }
 
@@ -183,7 +187,10 @@ class ART(PhaseDriver):
         fields = dict(state["state"])
         fields["window"] = tuple((int(e), float(a)) for e, a in fields["window"])
         fields["best"] = Candidate(**fields["best"]) if fields["best"] else None
-        snapshots = {int(e): Snapshot(**s) for e, s in state["snapshots"].items()}
+        snapshots = {
+            int(epoch): Snapshot.of_state(copy, self._model, self._parameters)
+            for epoch, copy in state["snapshots"].items()
+        }
         self._load_sparsifier(state["sparsifier"])
         self.state = ArtState(**fields)
         self.last = dict(state["last"])
@@ -254,7 +261,8 @@ def _pruned(
     model: nn.Module, parameters: Mapping[str, nn.Parameter], masks: Masks
 ) -> Iterator[None]:
     """The model in eval mode with its weights pruned; everything is put back, whatever happens."""
-    weights = {name: p.detach().clone() for name, p in parameters.items()}
+    sharded.reshard_(model)
+    weights = {name: sharded.local(p).clone() for name, p in parameters.items()}
     buffers = [
         (module, name, buffer, buffer.clone())
         for module in model.modules()
@@ -263,12 +271,13 @@ def _pruned(
     training = {module: module.training for module in model.modules()}
     try:
         for name, parameter in parameters.items():
-            parameter.detach().masked_fill_(~masks[name], 0)
+            sharded.local(parameter).masked_fill_(~sharded.local(masks[name]), 0)
         model.eval()
         yield
     finally:
+        sharded.reshard_(model)
         for name, parameter in parameters.items():
-            parameter.detach().copy_(weights[name])
+            sharded.local(parameter).copy_(weights[name])
         for module, name, buffer, before in buffers:
             buffer.copy_(before)
             setattr(module, name, buffer)  # in case someone put another tensor in its place

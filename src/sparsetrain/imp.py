@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from . import masks as mask_algebra
+from . import sharded
 from .hooks import StepHooks
 from .imp_rule import ImpRule, ImpState, Phase, Rewind, transition
 from .methods.dense import Dense
@@ -79,6 +80,7 @@ class IMP(PhaseDriver):
         self.state = ImpState()
         self.phase_changed = False
         self._model, self._optimizer = model, optimizer
+        sharded.reshard_(model)
         self._parameters = select(model, include, exclude)
         self._first_lrs = first_learning_rates(optimizer)
         self._sparsifier = self._make_sparsifier(None)
@@ -125,7 +127,7 @@ class IMP(PhaseDriver):
             "plan": self._plan(),
             "state": asdict(self.state),
             "first_lrs": list(self._first_lrs),
-            "rewind": {name: tensor.clone() for name, tensor in self._rewind.items()},
+            "rewind": sharded.full_state(self._rewind),
             "sparsifier": self._sparsifier.state_dict(),
         }
 
@@ -143,7 +145,8 @@ class IMP(PhaseDriver):
         self._load_sparsifier(state["sparsifier"])
         self.state = ImpState(**state["state"])
         self._first_lrs = list(state["first_lrs"])
-        self._rewind = {name: tensor.clone() for name, tensor in state["rewind"].items()}
+        rewind = sharded.full_state(state["rewind"])
+        self._rewind = sharded.place_state(rewind, named_tensors(self._model))
         self._watch()
 
     def finalize(self) -> None:

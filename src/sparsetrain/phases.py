@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .sparsifier import Sparsifier, check_masks
+from .masking import check_masks
+from .sparsifier import Sparsifier
 from .types import Masks
 
 

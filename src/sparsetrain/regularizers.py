@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import masks
+from . import masks, sharded
 from .kernels import regularizer as kernel
-from .kernels.order import kth_smallest_magnitude
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -157,12 +156,12 @@ class HyperSparse(_ClosedForm):
     def _measure(self, weights: Sequence[Tensor]) -> _Measured:
         n = sum(w.numel() for w in weights)
         rank = n - masks.kept(n, self.sparsity)
-        dtypes = {w.dtype for w in weights}
-        # In mixed precision one wider copy, so that one ranking spans all of them.
-        wide = kernel.compute_dtype(list(dtypes)) if len(dtypes) > 1 else weights[0].dtype
-        pieces = [piece.to(wide) for piece in kernel.chunks(weights)]
-        border = kth_smallest_magnitude(pieces, rank)
-        slope = kernel.hypersparse_slope(weights, border)
+        rows, over_ranks = _rows(weights), _adder(weights)
+        if sharded.any_sharded(weights):
+            border = sharded.kth_smallest([weight.abs() for weight in weights], rank)
+        else:
+            border = kernel.border(weights, rank)
+        slope = kernel.hypersparse_slope(rows, border, over_ranks)
         zero = slope.total - slope.total  # NaN where the weights are not finite
         return _Measured(slope.total, zero, partial(kernel.add_hypersparse_, slope=slope))
 
@@ -172,7 +171,7 @@ class L1(_ClosedForm):
     """Sum of |w| over all weights; gradient sign(w), 0 at 0."""
 
     def _measure(self, weights: Sequence[Tensor]) -> _Measured:
-        total = kernel.sum_magnitudes(weights)
+        (total,) = _adder(weights)([kernel.sum_magnitudes(_rows(weights))])
         return _Measured(total, total, kernel.add_sign_)
 
 
@@ -181,7 +180,7 @@ class L2(_ClosedForm):
     """Sum of w^2 over all weights, without a factor 1/2; gradient 2w."""
 
     def _measure(self, weights: Sequence[Tensor]) -> _Measured:
-        total = kernel.sum_squares(weights)
+        (total,) = _adder(weights)([kernel.sum_squares(_rows(weights))])
         return _Measured(total, total, kernel.add_double_)
 
 
@@ -189,15 +188,17 @@ def _loss(regularizer: _ClosedForm, weights: Weights) -> Tensor:
     names, tensors = _listed(weights)
     measured = _measure(regularizer, names, [w.detach() for w in tensors])
     dtype = kernel.compute_dtype([w.dtype for w in tensors])
-    return cast(Tensor, _Loss.apply(measured, dtype, *tensors))
+    rows = [w.to_local() if sharded.is_sharded(w) else w for w in tensors]  # differentiable
+    return cast(Tensor, _Loss.apply(measured, dtype, *rows))
 
 
 def _grad(regularizer: _ClosedForm, weights: Weights) -> list[Tensor]:
     names, tensors = _listed(weights)
     values = [w.detach() for w in tensors]
-    grads = kernel.zeros_like(values)
-    _measure(regularizer, names, values).add_(values, grads, 1.0)
-    return grads
+    rows = _rows(values)
+    grads = kernel.zeros_like(rows)
+    _measure(regularizer, names, values).add_(rows, grads, 1.0)
+    return [sharded.wrap(grad, value) for grad, value in zip(grads, values, strict=True)]
 
 
 def _add_grad_(
@@ -207,7 +208,14 @@ def _add_grad_(
     targets = _matched(names, tensors, weights, grads)
     values = [w.detach() for w in tensors]
     with torch.no_grad():
-        _measure(regularizer, names, values).add_(values, targets, scale)
+        own = [None if target is None else sharded.local(target) for target in targets]
+        _measure(regularizer, names, values).add_(_rows(values), own, scale)
+
+
+def _add_measured_(
+    measured: _Measured, weights: Sequence[Tensor], grads: kernel.Grads, scale: Tensor
+) -> None:
+    measured.add_(weights, grads, scale)
 
 
 def _outside_graphs(function: Callable[P, R]) -> Callable[P, R]:
@@ -239,7 +247,8 @@ class _Loss(torch.autograd.Function):
         grads = [
             torch.zeros_like(w) if want else None for w, want in zip(weights, wanted, strict=True)
         ]
-        ctx.measured.add_([w.detach() for w in weights], grads, grad_output)
+        values = [w.detach() for w in weights]
+        _outside_graphs(_add_measured_)(ctx.measured, values, grads, grad_output)
         return None, None, *grads
 
 
@@ -249,12 +258,39 @@ def _measure(
     measured = regularizer._measure(tensors)
     if isinstance(measured.total, float) and not math.isfinite(measured.total):
         for name, tensor in zip(names, tensors, strict=True):
-            if not bool(torch.isfinite(tensor).all()):
+            if not _is_finite(tensor):
                 raise FloatingPointError(
                     f"weights[{name}] holds NaN or infinite values; lower the learning rate or the "
                     "regulariser's strength, or go back to a checkpoint before this step."
                 )
     return measured
+
+
+def _rows(weights: Sequence[Tensor]) -> list[Tensor]:
+    """This rank's rows of sharded weights; plain ones as they are."""
+    return [sharded.local(weight) for weight in weights]
+
+
+def _adder(weights: Sequence[Tensor]) -> kernel.Reduce:
+    """What makes sums over rows to sums over the weights: one message, none for plain weights."""
+    if not sharded.any_sharded(weights):
+        return tuple
+
+    def add(parts: Sequence[kernel.Scalar]) -> list[kernel.Scalar]:
+        own = [p if isinstance(p, Tensor) else torch.tensor(p, dtype=torch.float64) for p in parts]
+        added = sharded.add_up(own, weights[0])
+        return [
+            total if isinstance(part, Tensor) else float(total)
+            for part, total in zip(parts, added, strict=True)
+        ]
+
+    return add
+
+
+def _is_finite(weight: Tensor) -> bool:
+    """Whether all entries are, on all ranks."""
+    (bad,) = sharded.add_up([(~torch.isfinite(sharded.local(weight))).sum()], weight)
+    return int(bad) == 0
 
 
 def _listed(weights: Weights) -> tuple[list[str], list[Tensor]]:

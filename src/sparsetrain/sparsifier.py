@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, cast
 
@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from . import masks as mask_algebra
+from . import sharded
 from .agreement import check_ranks_agree
-from .finite import FiniteCheck, is_finite_on_cpu
+from .finite import FiniteCheck
 from .hooks import StepHooks
-from .optimizers import check_supported, first_moment, initial_state, same_shaped_state
+from .masking import Masking, check_masks
+from .optimizers import check_supported, first_moment
 from .regularizers import Regularizer
-from .rollback import Rollback
 from .selection import Patterns, select
-from .types import Masks, Method, Observer, View
+from .types import FreshStart, Masks, Method, Observer, View
 
 
 class Sparsifier:
@@ -31,6 +32,11 @@ class Sparsifier:
     After every optimizer step, pruned weights and their optimizer state are exactly zero; when
     the method says so, the masks are updated.
 
+    With FSDP2, make it after `fully_shard` and the optimizer. `masks` are then DTensors placed like
+    their parameters, not to be changed by hand, and reading `sparsity`, `summary`, `state_dict`
+    and all that changes masks is collective: every rank must call it. `state_dict` is whole, and
+    loads on any number of processes.
+
     Args:
         model: any module; its parameters are masked in place and nothing is added to it.
         optimizer: holds every selected parameter.
@@ -42,7 +48,8 @@ class Sparsifier:
         strength: factor of the regulariser; may be set at any time.
     Raises:
         ValueError: nothing is prunable, a selected parameter is not in the optimizer, or the
-            optimizer cannot be masked (LBFGS, SparseAdam).
+            optimizer cannot be masked (LBFGS, SparseAdam), or a selected parameter is sharded
+            otherwise than in whole rows.
     """
 
     def __init__(
@@ -60,58 +67,52 @@ class Sparsifier:
         self.method = method
         observes = isinstance(method, Observer) and getattr(method, "observes", True)
         self._observer: Observer | None = cast(Observer, method) if observes else None
+        self._skips = bool(getattr(method, "skip_weight_step", False))
         self.regularizer = regularizer
         self.strength = strength
         self.step = 0
         self._generator = torch.Generator().manual_seed(seed)
+        sharded.reshard_(model)
         self._parameters = select(model, include, exclude)
+        sharded.check_layout(self._parameters)
         self._finite = FiniteCheck()
         self._grads: dict[str, Tensor] = {}
+        self._hidden: list[tuple[Tensor, Tensor]] = []
         self._hooks: StepHooks | None = None
         self._hook(optimizer)
         try:
-            masks, self._memory = method.init(self._view())
+            masks, memory = method.init(self._view())
             check_masks(masks, self._parameters)
+            check_ranks_agree(masks, self.step, generator=self._draws())
         except BaseException:
             self.detach()
             raise
-        self.masks: Masks = {
-            name: masks[name].to(p.device, copy=True) for name, p in self._parameters.items()
-        }
-        self._multipliers = {n: torch.zeros_like(p.detach()) for n, p in self._parameters.items()}
-        self._versions: list[int] = []
-        self._dense = False
-        self._refresh_multipliers_()
-        check_ranks_agree(self.masks, self.step)
-        # A checkpoint may be loaded into the model before this object and its own state after it.
-        self._rollback = Rollback(self._masked_tensors())
-        self.apply_()
+        self._memory = sharded.place_state(memory, self._parameters)
+        self._masking = Masking(self._parameters, optimizer, masks)
+        fresh = method.fresh(self._view(), self.masks) if isinstance(method, FreshStart) else {}
+        self._masking.begin_(fresh)
+
+    @property
+    def masks(self) -> Masks:
+        """name -> bool tensor, True = active; changed in place, by hand too."""
+        return self._masking.masks
 
     @property
     def sparsity(self) -> float:
         """The fraction of zeros achieved over all selected weights."""
         return mask_algebra.sparsity(self.masks)
 
-    @torch.no_grad()
     def apply_(self) -> None:
         """Zero the pruned weights and their optimizer state now, by `masks` as they are."""
-        self._refresh_multipliers_()
-        if self._dense:
-            return
-        tensors, multipliers = zip(*self._masked_tensors(), strict=True)
-        # Float multipliers: 3-5x faster than bool ones on CPU.
-        torch._foreach_mul_(tensors, multipliers)  # pyright: ignore[reportPrivateImportUsage]
-        for tensor, multiplier in zip(tensors, multipliers, strict=True):
-            # Infinity times 0 is NaN: an overflowed second moment must not stay where it is pruned.
-            if tensor.device.type == "cpu" and not is_finite_on_cpu(tensor):
-                tensor.masked_fill_(multiplier == 0, 0)
+        self._masking.apply_()
 
     @torch.no_grad()
     def mask_grads_(self) -> None:
         """Zero the gradients of pruned weights, for gradient norms and the like."""
         for name, parameter in self._parameters.items():
             if parameter.grad is not None:
-                parameter.grad.masked_fill_(~self.masks[name], 0)
+                pruned = ~sharded.local(self.masks[name])
+                sharded.local(parameter.grad).masked_fill_(pruned, 0)
 
     def check_finite(self) -> None:
         """Raise if a selected weight is NaN or infinite; on CPU every step does this at once.
@@ -124,8 +125,8 @@ class Sparsifier:
     def summary(self) -> str:
         """One line a layer (shape, kept, weights, sparsity) and the total, as aligned text."""
         rows = [
-            (name, "x".join(map(str, mask.shape)), int(mask.sum()), mask.numel())
-            for name, mask in self.masks.items()
+            (name, "x".join(map(str, self.masks[name].shape)), count, self.masks[name].numel())
+            for name, count in mask_algebra.count_active(self.masks).items()
         ]
         rows.append(("total", "", sum(r[2] for r in rows), sum(r[3] for r in rows)))
         width = max(len(row[0]) for row in rows)
@@ -141,8 +142,8 @@ class Sparsifier:
         return {
             "method": type(self.method).__name__,
             "step": self.step,
-            "masks": {name: mask.clone() for name, mask in self.masks.items()},
-            "memory": _clone(self._memory),
+            "masks": sharded.full_state(self.masks),
+            "memory": sharded.full_state(self._memory),
             "generator": self._generator.get_state(),
             "strength": self.strength,
         }
@@ -164,13 +165,13 @@ class Sparsifier:
             )
         check_masks(state["masks"], self._parameters)
         check_ranks_agree(state["masks"], int(state["step"]))
-        self._rollback.undo_(self._masked_tensors())
+        self._masking.undo_()
         self.step = int(state["step"])
         self.strength = float(state["strength"])
-        self._memory = _clone(state["memory"])
+        self._memory = sharded.place_state(sharded.full_state(state["memory"]), self._parameters)
         self._generator.set_state(state["generator"].cpu())
         self._finite = FiniteCheck()
-        self._install_(state["masks"])
+        self._masking.install_(state["masks"])
 
     def attach(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Move to a copy of model and optimizer, or onto an optimizer that lost its hooks.
@@ -181,26 +182,24 @@ class Sparsifier:
             ValueError: the model lacks a selected parameter or has it in another shape, or the
                 optimizer lacks it; nothing is changed then.
         """
+        sharded.reshard_(model)
         parameters = select(model, include=list(self._parameters))
         parameters = {name: parameters[name] for name in self._parameters}
         check_masks(self.masks, parameters)
+        sharded.check_layout(parameters)
         old, self._parameters = self._parameters, parameters
         try:
             self._hook(optimizer)
         except ValueError:
             self._parameters = old
             raise
-        for name, p in parameters.items():
-            self.masks[name] = self.masks[name].to(p.device)
-            self._multipliers[name] = self._multipliers[name].to(p.device, p.dtype)
-        self._rollback.forget()
-        self.apply_()
+        self._masking.move(parameters, optimizer)
 
     def finalize(self) -> None:
         """Take the hooks off; the zeros stay, the model is an ordinary one."""
         self.check_finite()
         self.apply_()
-        self._rollback.forget()
+        self._masking.forget()
         self.detach()
 
     def detach(self) -> None:
@@ -246,6 +245,9 @@ class Sparsifier:
                 for name, p in self._parameters.items()
                 if p.grad is not None
             }
+        if self._skips and self.method.when(self.step + 1):
+            self._hide_grads()
+            return
         if self.regularizer is None or self.strength == 0.0:
             return
         weights, grads = [], []
@@ -260,51 +262,40 @@ class Sparsifier:
     @torch.no_grad()
     def _after_step(self) -> None:
         self.step += 1
-        self._rollback.forget()
+        self._masking.forget()
+        for parameter, grad in self._hidden:
+            parameter.grad = grad
+        self._hidden.clear()
         if self._observer is not None:
             self._memory = self._observer.observe(self._view(), self._memory)
-        self.apply_()
-        self._finite.note(self._parameters, self.step)
+        if not self._masking.apply_():
+            self._finite.note(self._parameters, self.step)
         if self.method.when(self.step):
             self.check_finite()
-            masks, self._memory = self.method.update(self._view(), self.masks, self._memory)
+            check_ranks_agree(self.masks, self.step, noted=self._masking.noted)
+            masks, memory = self.method.update(self._view(), self.masks, self._memory)
             check_masks(masks, self._parameters)
-            check_ranks_agree(masks, self.step)
-            self._refresh_grown_state_(masks)
-            self._install_(masks)
+            check_ranks_agree(masks, self.step, generator=self._draws())
+            masks = {name: sharded.place(masks[name], p) for name, p in self._parameters.items()}
+            self._memory = sharded.place_state(memory, self._parameters)
+            self._masking.refresh_grown_state_(masks)
+            self._masking.install_(masks)
         self._grads = {}
 
-    def _refresh_grown_state_(self, masks: Mapping[str, Tensor]) -> None:
-        """Give new links the optimizer's initial state; they are zero already, weight and state."""
-        for name, parameter in self._parameters.items():
-            state = self._optimizer.state.get(parameter, {})
-            for key, initial in initial_state(self._optimizer, parameter).items():
-                if key in state:
-                    state[key].masked_fill_(masks[name] & ~self.masks[name], initial)
+    def _hide_grads(self) -> None:
+        """Let the optimizer pass over every parameter this once: one without gradient is left."""
+        self._hidden = [
+            (p, p.grad)
+            for group in self._optimizer.param_groups
+            for p in group["params"]
+            if p.grad is not None
+        ]
+        for parameter, _ in self._hidden:
+            parameter.grad = None
 
-    def _install_(self, masks: Mapping[str, Tensor]) -> None:
-        """Copy masks in place, so that nothing recompiles, and zero what they drop."""
-        for name in self._parameters:
-            self.masks[name].copy_(masks[name])
-        self.apply_()
-
-    def _refresh_multipliers_(self) -> None:
-        """Follow the masks where they were changed since, by an update or by the user."""
-        versions = [self.masks[name]._version for name in self._parameters]
-        if versions == self._versions:
-            return
-        self._versions = versions
-        for name, multiplier in self._multipliers.items():
-            multiplier.copy_(self.masks[name])
-        self._dense = all(bool(mask.all()) for mask in self.masks.values())
-
-    def _masked_tensors(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each weight and each optimizer state of its shape, with its multiplier."""
-        for name, parameter in self._parameters.items():
-            multiplier = self._multipliers[name]
-            yield parameter.detach(), multiplier
-            for tensor in same_shaped_state(self._optimizer, parameter).values():
-                yield tensor, multiplier
+    def _draws(self) -> torch.Generator | None:
+        """What sharded masks are compared by besides their rows; whole ones show it themselves."""
+        return self._generator if sharded.any_sharded(self._parameters.values()) else None
 
     def _view(self) -> View:
         parameters = self._parameters
@@ -316,30 +307,3 @@ class Sparsifier:
             momenta={name: moment for name, moment in momenta.items() if moment is not None},
             generator=self._generator,
         )
-
-
-def check_masks(masks: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
-    """Whether there is a bool mask of the right shape for each parameter, and no other.
-
-    Raises:
-        ValueError: names the first layer that does not fit.
-    """
-    for name, parameter in parameters.items():
-        if name not in masks:
-            raise ValueError(f"there is no mask for the selected layer {name!r}")
-        mask = masks[name]
-        if mask.dtype != torch.bool or mask.shape != parameter.shape:
-            raise ValueError(
-                f"the mask of {name!r} must be bool of shape {tuple(parameter.shape)}, "
-                f"got {mask.dtype} of shape {tuple(mask.shape)}"
-            )
-    if extra := [name for name in masks if name not in parameters]:
-        raise ValueError(f"there is a mask for {extra[0]!r}, which is not a selected layer")
-
-
-def _clone(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, Mapping):
-        return {key: _clone(item) for key, item in value.items()}
-    return value

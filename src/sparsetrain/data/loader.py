@@ -89,6 +89,11 @@ class Loader:
             return count // ranks // self._batch_size
         return -(-count // (ranks * self._batch_size))
 
+    @property
+    def full(self) -> int:
+        """Samples of its largest batch on this rank."""
+        return min(self._batch_size, -(-len(self._labels) // self._shard.world_size))
+
     def for_one(self) -> Loader:
         """What one process would load: all ranks' batches together; the images are shared."""
         one = copy.copy(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field
+from numbers import Integral, Real
 from typing import Any
 
 from .. import masks as mask_algebra
@@ -17,7 +18,7 @@ def option(default: Any, help_text: str) -> Any:
 
 def check_total_steps(total_steps: int) -> None:
     """Raise ValueError unless `total_steps` is a positive int."""
-    if not isinstance(total_steps, int) or isinstance(total_steps, bool) or total_steps < 1:
+    if not isinstance(total_steps, Integral) or isinstance(total_steps, bool) or total_steps < 1:
         raise ValueError(
             f"total_steps must be a positive int, got {total_steps!r}; it counts optimizer steps, "
             "epochs x batches an epoch"
@@ -33,7 +34,7 @@ def check_choice(name: str, value: object, allowed: Sequence[object], why_not: s
 
 def check_fraction(name: str, value: float, *, top: float = 1.0) -> None:
     """Raise ValueError unless `value` is a number in [0, top]."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= top:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= top:
         raise ValueError(f"{name} must be in [0, {top:g}], got {value!r}")
 
 
@@ -48,7 +49,7 @@ def step_of(name: str, value: float, total_steps: int) -> int:
     Raises:
         ValueError: neither a step in [0, total_steps] nor a fraction in [0, 1].
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, Real) and not isinstance(value, bool)
     if number and isinstance(value, float) and 0 <= value <= 1:
         return total_steps - mask_algebra.kept(total_steps, value) if value < 1 else total_steps
     if number and 0 <= value <= total_steps and value == int(value):
@@ -67,7 +68,7 @@ def interval_of(update_every: int | None, total_steps: int) -> int:
     """
     if update_every is None:
         return schedules.default_interval(total_steps)
-    if not isinstance(update_every, int) or isinstance(update_every, bool) or update_every < 1:
+    if not isinstance(update_every, Integral) or isinstance(update_every, bool) or update_every < 1:
         raise ValueError(f"update_every must be a number of steps >= 1, got {update_every!r}")
     return update_every
 

@@ -155,7 +155,8 @@ def check_start(method: Any, *, sparsity: float | None = None, why_not: str = ""
     check_choice("start_mask", method.start_mask, get_args(StartMask), why_not)
     _check_distribution(method.distribution)
     default = {field.name: field.default for field in dataclasses.fields(method)}
-    if sparsity == 0:
+    # Of a sweep down to no zeros at all nothing is refused.
+    if sparsity == 0 and method.sparsity > 0:
         for name in ("distribution", "start_mask"):
             if (value := getattr(method, name)) != default[name]:
                 raise ValueError(

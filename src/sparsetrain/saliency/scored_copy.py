@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from .. import masks as mask_algebra
 from ..selection import Patterns, select, unwrap
+from ..sharded import any_sharded
 from ..types import Masks, Tensors
 
 _log = logging.getLogger(__name__)
@@ -60,8 +61,15 @@ class ScoredCopy:
             exclude: patterns of `st.select`.
             change: tensor -> its copy, changed as the score wants it.
             masks: name -> bool mask of the selected weights; None prunes nothing.
+        Raises:
+            ValueError: the model is sharded.
         """
         network, selected = unwrap(model), select(model, include, exclude)
+        if any_sharded(selected.values()):
+            raise ValueError(
+                "scores at initialisation need the whole model: score it on every rank before "
+                "fully_shard, with the same batches, and train under st.methods.static(masks=…)"
+            )
         names = {id(p): name for name, p in selected.items()}
         tensors: dict[str, Tensor] = {}
         weights: dict[str, Tensor] = {}

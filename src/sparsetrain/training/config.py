@@ -107,6 +107,9 @@ class RunConfig:
     each holds a part of it. Both take batch_size / processes images a step each."""
     channels_last: bool = True
     """Memory layout that convolutions prefer; fsdp does without."""
+    compile: Literal["none", "auto", "default", "reduce-overhead", "max-autotune"] = "none"
+    """torch.compile of the network: a mode of it, or auto: default on a GPU (not with deterministic
+    or fsdp), none on a CPU. It takes a minute at the start."""
     deterministic: bool = False
     """Bit-identical repeats on a GPU too, at some speed."""
     out: Path | None = None
@@ -148,6 +151,7 @@ NOT_IDENTITY = frozenset(
         "data_dir",
         "download",
         "threads",
+        "compile",
         "parallel",
         "out",
         "resume",

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
+from .compiled import Compiled
 from .config import RunConfig
 from .errors import BadInput
 from .parallel import ALONE, World, local_rank
@@ -18,19 +20,27 @@ _SMALL_STEP = 5e8
 
 @dataclass(frozen=True)
 class Place:
-    """A device, the number format of forward and backward passes on it, and who else computes."""
+    """A device, how forward and backward passes are computed on it, and who else computes."""
 
     device: torch.device
     bf16: bool
     channels_last: bool
     world: World = ALONE
+    compiled: Compiled | None = None
 
     def autocast(self) -> torch.autocast:
-        """The context that forward passes run in."""
+        """The number format of forward passes."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+    def forward(self, network: nn.Module, images: Tensor) -> Tensor:
+        """What a network makes of a batch; the backward pass is computed alike."""
+        call = network if self.compiled is None else self.compiled.call_of(network, len(images))
+        with self.autocast():
+            return call(images)
 
     def __str__(self) -> str:
         kind = f"{self.device} {'bf16' if self.bf16 else 'fp32'}"
+        kind += "" if self.compiled is None else f" compiled ({self.compiled.mode})"
         return kind if self.world.size == 1 else f"{kind}, {self.world.mode} x {self.world.size}"
 
 

@@ -64,9 +64,7 @@ def train_epoch(
         guard.begin(index)
         if place.world.mode == "fsdp":  # DDP does it by itself
             place.world.share_buffers_(model)
-        with place.autocast():
-            logits = model(images)
-        logits = logits.float()
+        logits = place.forward(model, images).float()
         weight = 1.0
         if counted is not None and place.world.size > 1:
             logits, labels, weight = _own_part(logits, labels, counted(index), place.world.size)
@@ -104,9 +102,7 @@ def evaluate(
     sums = Sums(place.device)
     try:
         for index, (images, labels) in enumerate(batches):
-            with place.autocast():
-                logits = model(images)
-            logits = logits.float()
+            logits = place.forward(model, images).float()
             if counted is not None and place.world.size > 1:
                 logits, labels, _ = _own_part(logits, labels, counted(index), place.world.size)
             sums.add(_mean_loss(logits, labels), logits, labels)

@@ -77,6 +77,7 @@ def make_record(
         "seconds": {k: round(v, 3) for k, v in totals.seconds().items()},
         "device": f"{session.place.device.type}: {device_name(session.place.device)}",
         "precision": "bf16" if session.place.bf16 else "fp32",
+        "compiled": None if session.place.compiled is None else session.place.compiled.mode,
         "threads": torch.get_num_threads(),
         "processes": session.place.world.size,
         "versions": {

@@ -96,7 +96,8 @@ def _build(
     config: TrainConfig, reporter: Reporter, dataset: Dataset | None, world: World
 ) -> RunState:
     try:
-        return RunState.fresh(config, build_session(config, reporter.download, dataset, world))
+        with _told(reporter):
+            return RunState.fresh(config, build_session(config, reporter.download, dataset, world))
     except ValueError as error:
         raise BadInput(str(error)) from error
     except OSError as error:

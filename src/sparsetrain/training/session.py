@@ -14,6 +14,7 @@ from ..data.augment import Augment
 from ..data.dataset import Dataset
 from ..data.download import Progress
 from ..data.loader import Loader
+from .compiled import compile_calls, compile_mode
 from .config import DataConfig, ModelConfig, TrainConfig
 from .device import Place, place
 from .errors import BadInput
@@ -69,6 +70,7 @@ def build_session(
     """
     share_of_batch(config.optim, world)
     where = place(config.run, world)
+    mode = compile_mode(config.run, where.device, world.mode)
     check_model(config.model)
     dataset = load_data(config.data, progress) if dataset is None else dataset
     torch.manual_seed(config.run.seed)
@@ -86,18 +88,25 @@ def build_session(
     plan = make_plan(config, model, optimizer, train.for_one(), whole)
     if world.rank:  # dropout must not be that of rank 0's images
         torch.manual_seed(config.run.seed + world.rank)
+    held_out, test = _held_out(dataset, held, where), test_loader(dataset, where)
+    network = replicated(model, world)
+    if mode is not None:
+        often = [train, held_out, test if config.sparse.compat == "paper" else None]
+        sizes = {loader.full for loader in often if loader is not None}
+        networks = [model] if network is model else [model, network]
+        where = replace(where, compiled=compile_calls(networks, mode, sizes))
     return Session(
         place=where,
         dataset=dataset,
         model=model,
-        network=replicated(model, world),
+        network=network,
         optimizer=optimizer,
         plan=plan,
         flops=flops,
         train=train,
         train_images=len(kept),
-        held_out=_held_out(dataset, held, where),
-        test=test_loader(dataset, where),
+        held_out=held_out,
+        test=test,
     )
 
 
