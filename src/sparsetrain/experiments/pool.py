@@ -1,0 +1,141 @@
+"""Runs in several processes that live as long as the sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnContext
+
+import torch
+
+from ..training.errors import Interrupted
+from .worker import Bench, Job, Outcome
+
+_PATIENCE = 60  # seconds for a run to write its checkpoint when it is told to stop
+
+
+def run_all(jobs: Sequence[Job], *, workers: int, bench: Bench) -> Generator[Outcome, None, None]:
+    """The outcomes, in the order in which they come.
+
+    Leaving the iteration early stops the runs under way, each with a checkpoint.
+
+    Args:
+        jobs: what to run.
+        workers: processes; with 1 everything happens in this one.
+        bench: of this process.
+    Raises:
+        Interrupted: with one worker, Ctrl-C or SIGTERM during a run.
+        KeyboardInterrupt: with more, Ctrl-C.
+    """
+    if workers == 1:
+        yield from map(bench.run, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, torch.get_num_threads() // workers)
+    left = deque(jobs)
+    crew: list[_Worker] = []
+    try:
+        while left and len(crew) < workers:
+            crew.append(_Worker(context, threads, left.popleft()))
+        while crew:
+            ready = wait([worker.pipe for worker in crew])
+            for worker in [w for w in crew if w.pipe in ready]:
+                outcome, alive = worker.result()
+                if not alive or not left:
+                    crew.remove(worker)
+                    worker.dismiss()
+                if left and alive:
+                    worker.give(left.popleft())
+                elif left:
+                    crew.append(_Worker(context, threads, left.popleft()))
+                yield outcome
+    finally:
+        for worker in crew:
+            worker.stop()
+        for worker in crew:
+            worker.join()
+
+
+class _Worker:
+    """The near end of one process, always with a job."""
+
+    def __init__(self, context: SpawnContext, threads: int, job: Job) -> None:
+        self.pipe, far = context.Pipe()
+        # daemon: if this process ends without `stop`, it takes the workers with it.
+        self._process = context.Process(target=_serve, args=(far, threads), daemon=True)
+        with _deaf():
+            self._process.start()
+        far.close()  # so that the pipe ends when the worker does
+        self.give(job)
+
+    def give(self, job: Job) -> None:
+        self._job = job
+        with contextlib.suppress(OSError):  # dead already: `result` will say so
+            self.pipe.send(job)
+
+    def result(self) -> tuple[Outcome, bool]:
+        """The outcome, and whether the process lives on; waits for it."""
+        try:
+            return self.pipe.recv(), True
+        except (EOFError, OSError):
+            self._process.join()
+            code = self._process.exitcode or 0
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else "ended"
+            return Outcome(self._job.index, error=f"its process {how}; run again to go on."), False
+
+    def dismiss(self) -> None:
+        """Let it end; it has no job."""
+        self.pipe.close()
+        self.join()
+
+    def stop(self) -> None:
+        """Tell it to leave its run with a checkpoint."""
+        self._process.terminate()
+
+    def join(self) -> None:
+        self._process.join(_PATIENCE)
+        self._process.kill()
+
+
+def _serve(pipe: Connection, threads: int) -> None:
+    """The far end: run what comes until the pipe ends."""
+    _leave_with_parent()
+    torch.set_num_threads(threads)
+    bench = Bench()
+    with contextlib.suppress(EOFError, OSError, Interrupted):
+        while True:
+            pipe.send(bench.run(pipe.recv()))
+
+
+def _leave_with_parent() -> None:
+    """Stop, with a checkpoint, when the sweep's own process dies of whatever."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes started inside never hear Ctrl-C.
+
+    On a terminal it reaches every process of a command; the workers are to learn it from the sweep.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,78 @@
+"""What a sweep says: its plan, a line for each finished run, and how much is left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..training.progress import duration
+from .survey import Place
+from .worker import Outcome
+
+
+def run_name(about: Mapping[str, Any]) -> str:
+    """`granet 0.95 seed 1`; a network without zeros has no number behind its method."""
+    others = [f"{k}={v}" for k, v in about.items() if k not in ("method", "sparsity", "seed")]
+    sparsity = [f"{about['sparsity']:g}"] if about["sparsity"] else []
+    return " ".join([about["method"], *sparsity, *others, f"seed {about['seed']}"])
+
+
+def headline(name: str, places: Sequence[Place], out: Path) -> str:
+    """How many runs there are and how far they are, in one line."""
+    count = Counter(place.state for place in places)
+    left = [f"{count[state]} {state}" for state in ("finished", "recorded", "broken off")]
+    left = [text for text in left if not text.startswith("0 ")]
+    to_do = sum(not place.done for place in places)
+    return f"sweep {name}: {_runs(len(places))}, {', '.join([*left, f'{to_do} to do'])} -> {out}"
+
+
+def plan_lines(places: Sequence[Place]) -> list[str]:
+    """A line a run: its state, its name, its folder."""
+    rows = [(p.state, run_name(p.run.about), p.folder.name) for p in places]
+    first, second = (max(len(row[i]) for row in rows) for i in (0, 1))
+    return [f"{state:<{first}}  {name:<{second}}  {folder}" for state, name, folder in rows]
+
+
+class Progress:
+    """The lines of a sweep as it goes.
+
+    Args:
+        places: all runs of the sweep.
+    """
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._names = [run_name(place.run.about) for place in places]
+        self._done = sum(place.done for place in places)
+        self._here = 0
+
+    def line(self, outcome: Outcome, *, elapsed: float) -> str:
+        """A run has ended, `elapsed` seconds after the sweep began.
+
+        Returns:
+            `[ 12/129] granet 0.95 seed 1  test 97.8 %  4.1 s  eta 8 min`, or what went wrong.
+        """
+        self._done += 1
+        self._here += 1
+        total, left = len(self._names), len(self._names) - self._done
+        name = f"{self._names[outcome.index]:<{max(map(len, self._names))}}"
+        parts = [f"[{self._done:>{len(str(total))}}/{total}] {name}"]
+        if outcome.record is None:
+            parts.append(f"failed: {outcome.error}")
+        else:
+            parts += [f"test {100 * outcome.record['test_accuracy']:5.1f} %"]
+            parts += [f"{outcome.seconds:5.1f} s"]
+        if left:
+            parts.append(f"eta {duration(elapsed / self._here * left)}")
+        return "  ".join(parts)
+
+
+def failures(failed: Mapping[str, str], total: int) -> str:
+    """The runs that failed, again, where they are not scrolled away."""
+    lines = [f"{len(failed)} of {_runs(total)} failed; the same command tries them again:"]
+    return "\n".join([*lines, *(f"  {name}: {error}" for name, error in failed.items())])
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"

@@ -1,0 +1,108 @@
+"""One run after the other in one process: imports and data are loaded once."""
+
+from __future__ import annotations
+
+import io
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..data.dataset import Dataset
+from ..training.config import DataConfig
+from ..training.errors import BadInput, Interrupted, RunFailed
+from ..training.progress import Reporter
+from ..training.run import train
+from ..training.session import load_data
+from ..training.settings import build
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be made.
+
+    Attributes:
+        index: the run's place in the sweep.
+        settings: flat, with the run folder in `out`. Not a TrainConfig: the class of a method's
+            options is made when it is asked for, so another process could not unpickle it.
+        command: for the record.
+    """
+
+    index: int
+    settings: Mapping[str, Any]
+    command: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        index: the run's place in the sweep.
+        record: None where it failed.
+        error: the sentence of what went wrong; empty where nothing did.
+        seconds: wall clock, of this process.
+    """
+
+    index: int
+    record: dict[str, Any] | None = None
+    error: str = ""
+    seconds: float = 0.0
+
+
+class Bench:
+    """Where runs are made; keeps the data set of the last one."""
+
+    def __init__(self) -> None:
+        self._config: DataConfig | None = None
+        self._dataset: Dataset | None = None
+
+    def run(self, job: Job) -> Outcome:
+        """Train, or continue; whatever goes wrong with the run is in the outcome.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; the run can be continued.
+        """
+        started = time.perf_counter()
+        record, error = None, ""
+        try:
+            config = build(job.settings)
+            dataset = self.load(config.data)
+            record = train(config, reporter=_silent(), command=job.command, dataset=dataset)
+        except Interrupted:
+            raise
+        except (BadInput, RunFailed) as failure:
+            error = str(failure)
+        except Exception as failure:  # of whatever kind: the other runs go on
+            error = _sentence(failure)
+        return Outcome(job.index, record, error, time.perf_counter() - started)
+
+    def load(self, config: DataConfig, reporter: Reporter | None = None) -> Dataset:
+        """The data set, from the last run if that had the same.
+
+        Args:
+            reporter: told of downloads.
+        Raises:
+            BadInput: it cannot be had.
+        """
+        if self._dataset is None or config != self._config:
+            self._dataset = None  # before the next is read: the two may not fit into memory
+            try:
+                self._dataset = load_data(config, reporter.download if reporter else None)
+            except ValueError as error:
+                raise BadInput(str(error)) from error
+            except OSError as error:
+                raise BadInput(f"cannot read the data: {error}.") from error
+            self._config = config
+        return self._dataset
+
+
+def _silent() -> Reporter:
+    return Reporter(io.StringIO())
+
+
+def _sentence(error: Exception) -> str:
+    """An error nobody foresaw, with the place in the code that it comes from."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({frame.name}, line {frame.lineno})"

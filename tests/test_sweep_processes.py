@@ -1,0 +1,136 @@
+"""Sweeps in several processes, and killed ones: on the real digits, for they cannot be patched."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sparsetrain.experiments import saved
+from tests.sweep_tools import results, write_recipe
+
+pytestmark = pytest.mark.slow
+REAL = {"epochs": 20, "validation": 0.1, "batch_size": 64}
+GRID = {"method": ["dense", "rigl"], "seed": [0, 1]}
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    write_recipe(GRID, **REAL)
+
+
+def _start(*words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "sparsetrain", "sweep", "r.yaml", *words]
+    return subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell's & has its commands ignore Ctrl-C, and they pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def _finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, err = process.communicate(timeout=200)
+    return process.returncode, err
+
+
+def _rows(name: str) -> list[dict]:
+    return results(saved.loads(Path(name).read_text()).rows)
+
+
+def _wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def _workers(process: subprocess.Popen[str]) -> list[int]:
+    tasks = Path(f"/proc/{process.pid}/task")
+    children = [c for task in tasks.iterdir() for c in (task / "children").read_text().split()]
+    return [pid for pid in map(int, children) if b"spawn_main" in _argv(pid)]
+
+
+def _argv(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _free() -> bool:
+    """Whether no process holds a run folder."""
+    for path in Path("runs").rglob(".lock"):
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """The rows of one process, not interrupted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("whole"))
+        write_recipe(GRID, **REAL)
+        assert _finish(_start("--save", "whole.json"))[0] == 0
+        return _rows("whole.json")
+
+
+def test_two_processes_give_what_one_gives(undisturbed: list[dict]) -> None:
+    code, err = _finish(_start("--jobs", "2", "--save", "two.json"))
+    assert (code, err.splitlines()[0]) == (0, "sweep r: 4 runs, 4 to do -> runs/r")
+    assert sorted(line[:6] for line in err.splitlines()[1:]) == [f"[{i}/4] " for i in range(1, 5)]
+    assert _rows("two.json") == undisturbed
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_sweep_goes_on_where_it_was(
+    jobs: str, number: signal.Signals, undisturbed: list[dict]
+) -> None:
+    process = _start("--jobs", jobs)
+    _wait_until(lambda: any(Path("runs").rglob("*.pt")))
+    workers = _workers(process) if jobs == "2" else []
+    assert len(workers) == (2 if jobs == "2" else 0)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        process.send_signal(number)
+    code, err = _finish(process)
+    if number == signal.SIGINT:
+        assert code == 130
+        assert "Traceback" not in err
+        assert err.splitlines()[-1].endswith("runs finished; the same command continues.")
+    else:
+        assert code != 0
+    _wait_until(lambda: _free() and not any(map(_argv, workers)))
+    assert not list(Path("runs").rglob("*.part"))
+    code, err = _finish(_start("--jobs", jobs, "--save", "broken.json"))
+    assert code == 0, err
+    assert "broken off" in err.splitlines()[0]
+    assert _rows("broken.json") == undisturbed
+
+
+def test_a_process_that_dies_costs_its_run_alone() -> None:
+    process = _start("--jobs", "2")
+    _wait_until(lambda: any(Path("runs").rglob("*.pt")))
+    os.kill(_workers(process)[0], signal.SIGKILL)
+    code, err = _finish(process)
+    assert code == 1
+    assert "failed: its process was killed by SIGKILL" in err
+    assert "1 of 4 runs failed" in err
+    assert _finish(_start("--jobs", "2"))[0] == 0
