@@ -1,4 +1,4 @@
-"""Contracts of all in-loop methods across processes, and under the compiler."""
+"""Contracts of all methods across processes, and under the compiler."""
 
 from __future__ import annotations
 
@@ -10,29 +10,20 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
-import sparsetrain as st
-from tests.nets import OPTIMIZERS, batch, mlp, train
+from tests.contracts import ROWS, STEPS, attached, end_step, steps
+from tests.nets import batch
 from tests.test_distributed import free_port
 
-NAMES = st.methods.names("in-loop")
-STEPS = 8
-
-
-def start(name: str) -> tuple[nn.Module, Optimizer, st.Sparsifier]:
-    model = mlp()
-    optimizer = OPTIMIZERS["nesterov"](model)
-    method = st.methods.create(name, sparsity=0.9, total_steps=STEPS)
-    return model, optimizer, st.Sparsifier(model, optimizer, method)
+CUT = 3
 
 
 def train_ranks(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     masks = {}
-    for name in NAMES:
-        model, optimizer, sparsifier = start(name)
+    for name in ROWS:
+        model, optimizer, engine = attached(name, "nesterov")
         network = DistributedDataParallel(model)
         torch.manual_seed(rank)
         for step in range(STEPS):
@@ -41,7 +32,8 @@ def train_ranks(rank: int, port: int, folder: str) -> None:
             optimizer.zero_grad()
             nn.functional.cross_entropy(network(x[half]), y[half]).backward()
             optimizer.step()
-        masks[name] = sparsifier.masks
+            end_step(engine)
+        masks[name] = engine.masks
     torch.save(masks, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -49,32 +41,30 @@ def train_ranks(rank: int, port: int, folder: str) -> None:
 def test_two_ranks_hold_equal_masks_under_every_method(tmp_path: Path) -> None:
     mp.spawn(train_ranks, args=(free_port(), str(tmp_path)), nprocs=2, join=True)
     first, second = (torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in (0, 1))
-    assert set(first) == set(NAMES)
+    assert set(first) == set(ROWS)
     for name, masks in first.items():
         assert all(torch.equal(mask, second[name][n]) for n, mask in masks.items()), name
 
 
 def resume(_: int, folder: str) -> None:
     torch.set_num_threads(1)
-    for name in NAMES:
+    for name in ROWS:
         state = torch.load(Path(folder) / f"{name}.pt", weights_only=True)
-        model, optimizer, sparsifier = start(name)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        sparsifier.load_state_dict(state["sparsifier"])
-        train(model, optimizer, STEPS - 3, start=3)
-        torch.save(model.state_dict(), Path(folder) / f"{name}.done.pt")
+        parts = attached(name, "nesterov", seed=1)
+        for part, saved in zip(parts, state, strict=True):
+            part.load_state_dict(saved)
+        steps(*parts, CUT, STEPS)
+        torch.save(parts[0].state_dict(), Path(folder) / f"{name}.done.pt")
 
 
 def test_resume_in_another_process_is_bit_identical(tmp_path: Path) -> None:
     whole = {}
-    for name in NAMES:
-        model, optimizer, sparsifier = start(name)
-        train(model, optimizer, 3)
-        state = {"model": model, "optimizer": optimizer, "sparsifier": sparsifier}
-        torch.save({k: v.state_dict() for k, v in state.items()}, tmp_path / f"{name}.pt")
-        train(model, optimizer, STEPS - 3, start=3)
-        whole[name] = model.state_dict()
+    for name in ROWS:
+        parts = attached(name, "nesterov")
+        steps(*parts, 0, CUT)
+        torch.save([part.state_dict() for part in parts], tmp_path / f"{name}.pt")
+        steps(*parts, CUT, STEPS)
+        whole[name] = parts[0].state_dict()
     mp.spawn(resume, args=(str(tmp_path),), nprocs=1, join=True)
     for name, weights in whole.items():
         resumed = torch.load(tmp_path / f"{name}.done.pt", weights_only=True)
@@ -82,12 +72,13 @@ def test_resume_in_another_process_is_bit_identical(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ROWS)
 def test_mask_updates_recompile_nothing(name: str) -> None:
     from torch._dynamo.testing import CompileCounter
 
     torch.compiler.reset()
     counter = CompileCounter()
-    model, optimizer, _ = start(name)
-    train(torch.compile(model, backend=counter), optimizer, STEPS)  # type: ignore[arg-type]
+    model, optimizer, engine = attached(name, "nesterov")
+    compiled: nn.Module = torch.compile(model, backend=counter)  # type: ignore[assignment]
+    steps(compiled, optimizer, engine, 0, STEPS)
     assert counter.frame_count == 1

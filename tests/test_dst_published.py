@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import nn
 
 import sparsetrain as st
 from sparsetrain.types import View
-from tests.nets import kept
 from tests.oracles.cases import A, B, G, V, W, bits, grid, moved, regrow
 
 
@@ -68,52 +65,6 @@ def test_one_step_of_sgd_and_itop_gives_the_published_tensors() -> None:
     torch.testing.assert_close(optimizer.state[layer.weight]["momentum_buffer"], grid(v))
 
 
-# Update k of 28 from 50 to 90 % and of 75 from 50 to 80 %; survivors of a million weights.
-CIFAR = {1: 458654, 2: 420261, 5: 321700, 10: 206267, 14: 149998, 20: 109328, 27: 100017}
-IMAGENET = {1: 488159, 10: 395288, 40: 230488, 74: 200000}
-
-
-@pytest.mark.parametrize(
-    ("final", "last", "published", "short"), [(0.9, 28, CIFAR, 1), (0.8, 75, IMAGENET, 0)]
-)
-def test_cubic_survivors_are_the_published_ones_rounded_up(
-    final: float, last: int, published: dict[int, int], short: int
-) -> None:
-    # Published: int(N d), one fewer in the CIFAR code, and no update at k = last. Ours: the
-    # ceiling of N d, and exactly the target at the last.
-    options = {"initial_sparsity": 0.5, "stop": last * 1000, "update_every": 1000}
-    method = st.methods.create("granet", sparsity=final, total_steps=100_000, **options)
-    for k, survivors in published.items():
-        density = 1 - final + (final - 0.5) * (1 - k / last) ** 3
-        ours = st.masks.kept(10**6, method.sparsity_at(k * 1000))  # type: ignore[attr-defined]
-        assert ours == math.ceil(round(10**6 * density, 6))
-        assert 0 <= ours - short - survivors <= 1
-    target = method.sparsity_at(last * 1000)  # type: ignore[attr-defined]
-    assert st.masks.kept(10**6, target) == round(10**6 * (1 - final))
-
-
-@pytest.mark.parametrize(
-    ("start", "survivors"),
-    [
-        (0, {1: 458654, 2: 420261, 3: 384711, 5: 321700, 7: 268749, 10: 206267, 14: 149998}),
-        (0, {20: 109328, 25: 100490, 26: 100144, 27: 100017, 28: 10**6}),
-        (7, {6: 10**6, 7: 499999, 8: 445534, 15: 194891, 20: 122113, 26: 100344, 27: 100042}),
-    ],
-)
-def test_paper_compatibility_leaves_the_published_survivors(
-    start: int, survivors: dict[int, int]
-) -> None:
-    # Always from dense, so that the schedule alone decides; outside its window nothing is pruned.
-    window = {"update_every": 1000, "start": start * 1000, "stop": 28_000}
-    method = st.methods.granet(0.9, 10**5, drop_fraction=0.0, compat="paper", **window)  # type: ignore[arg-type]
-    weights, grads = {"w": torch.randperm(10**6) + 1.0}, {"w": torch.zeros(10**6)}
-    dense = {"w": torch.ones(10**6, dtype=torch.bool)}
-    for k, count in survivors.items():
-        view = View(k * 1000, weights, grads, {}, torch.Generator())
-        assert method.when(view.step) == (k >= start)
-        assert kept(method.update(view, dense, {})[0]) == count
-
-
 def test_paper_compatibility_repeats_the_published_ties_and_losses() -> None:
     def paper(weights: list[float], grads: list[float], fraction: float) -> str:
         method = st.methods.granet(0.5, 10, stop=0, drop_fraction=fraction, compat="paper")
@@ -125,16 +76,6 @@ def test_paper_compatibility_repeats_the_published_ties_and_losses() -> None:
     assert paper(W, G, 0.3) == "111010101011"
     assert paper(W, [0.0] * 12, 0.5) == "111110000001"
     assert paper([0.5 if w else 0.0 for w in W], G, 0.5) == "011011101110"
-
-
-def test_the_drop_fraction_follows_the_published_cosine() -> None:
-    method = st.methods.itop(sparsity=0.9, total_steps=56320)
-    table = {0: 0.5, 1000: 0.499615, 14080: 0.427509, 28160: 0.2525, 42240: 0.077491, 56320: 0.005}
-    for step, fraction in table.items():
-        assert method.fraction(step) == pytest.approx(fraction, abs=1e-6)
-    short = st.methods.granet(sparsity=0.9, total_steps=1000, drop_fraction=0.3)
-    for step, fraction in {100: 0.292781, 250: 0.256798, 500: 0.1525, 750: 0.048202}.items():
-        assert short.fraction(step) == pytest.approx(fraction, abs=1e-6)
 
 
 def test_rigl_anneals_to_nothing_at_its_stop() -> None:

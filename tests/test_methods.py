@@ -1,39 +1,41 @@
-"""The registry, and contracts that every in-loop method passes: one row a method."""
+"""The contracts that every method of every family passes, and what the registry refuses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
 
 import pytest
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
 import sparsetrain as st
-from tests.nets import OPTIMIZERS, kept, mlp, train
-from tests.oracles import dst
+from sparsetrain.optimizers import same_shaped_state
+from tests.contracts import (
+    AT_INIT,
+    IN_LOOP,
+    PHASES,
+    ROWS,
+    SPARSITY,
+    STEPS,
+    Engine,
+    attached,
+    initial_masks,
+    network,
+    steps,
+)
+from tests.nets import OPTIMIZERS, batch, kept, mlp, train
 
-TOTAL = 6 * 16 + 16 * 16 + 16 * 3
-STEPS = 8
-
-# name -> kept weights after each step; a method without a row fails the first test.
-ROWS: dict[str, Callable[[int], int]] = {
-    "dense": lambda step: TOTAL,
-    "static": lambda step: st.masks.kept(TOTAL, 0.9),
-    "magnitude": lambda step: TOTAL if step < STEPS // 2 else st.masks.kept(TOTAL, 0.9),
-    "gmp": lambda step: dst.kept(TOTAL, dst.cubic(0.0, 0.9, step, 0, 6)),
-    "set": lambda step: st.masks.kept(TOTAL, 0.9),
-    "snfs": lambda step: st.masks.kept(TOTAL, 0.9),
-    "rigl": lambda step: st.masks.kept(TOTAL, 0.9),
-    "itop": lambda step: st.masks.kept(TOTAL, 0.9),
-    "granet": lambda step: dst.kept(TOTAL, dst.cubic(0.5, 0.9, step, 0, 4)),
-}
+TOTAL = 6 * 16 + 16 * 16 + 16 * 3  # of `nets.mlp`
 
 
 def make(name: str) -> st.Method:
-    return st.methods.create(name, sparsity=0.9, total_steps=STEPS)
+    return st.methods.create(name, sparsity=SPARSITY, total_steps=STEPS)
 
 
-def test_every_in_loop_method_has_a_row() -> None:
-    assert set(ROWS) == set(st.methods.names("in-loop"))
+def test_every_method_has_a_row() -> None:
+    assert set(ROWS) == set(st.methods.names())
+    assert sorted([*IN_LOOP, *AT_INIT, *PHASES]) == sorted(ROWS)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -41,47 +43,88 @@ def test_every_in_loop_method_has_a_row() -> None:
     "optimizer", ["sgd", "nesterov", "adam", "adamw", "rmsprop", "nadam", "adagrad", "rprop"]
 )
 def test_the_count_is_exact_at_each_step_and_zeros_stay(name: str, optimizer: str) -> None:
-    model = mlp()
-    opt = OPTIMIZERS[optimizer](model)
-    sparsifier = st.Sparsifier(model, opt, make(name))
-    assert kept(sparsifier.masks) == ROWS[name](0)
-    for step in range(1, STEPS + 1):
-        train(model, opt, 1, start=step)
-        assert kept(sparsifier.masks) == ROWS[name](step), step
+    model, opt, engine = attached(name, optimizer)
+    assert kept(engine.masks) == ROWS[name].kept(0)
+    for step in range(STEPS):
+        steps(model, opt, engine, step, step + 1)
+        assert kept(engine.masks) == ROWS[name].kept(step + 1), step
         for layer, p in st.select(model).items():
-            assert not p[~sparsifier.masks[layer]].any()
+            pruned = ~engine.masks[layer]
+            assert not p[pruned].any()
+            assert all(not value[pruned].any() for value in same_shaped_state(opt, p).values())
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def states(model: nn.Module, optimizer: Optimizer, engine: Engine) -> dict[str, dict]:
+    parts = {"model": model, "optimizer": optimizer, "engine": engine}
+    return {key: part.state_dict() for key, part in parts.items()}
 
 
 @pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize("cut", [0, 2, 4, 5])
 def test_resume_is_bit_identical(name: str, cut: int) -> None:
-    def run(steps: int, saved: dict | None = None, start: int = 0) -> tuple:
-        model = mlp()
-        optimizer = OPTIMIZERS["adam"](model)
-        if saved is not None:
-            model.load_state_dict(saved["m"])
-            optimizer.load_state_dict(saved["o"])
-        sparsifier = st.Sparsifier(model, optimizer, make(name), seed=0 if saved is None else 99)
-        if saved is not None:
-            sparsifier.load_state_dict(saved["s"])
-        train(model, optimizer, steps, start=start)
-        return model, {
-            "m": model.state_dict(),
-            "o": optimizer.state_dict(),
-            "s": sparsifier.state_dict(),
-        }
+    model, optimizer, engine = attached(name, "adam")
+    steps(model, optimizer, engine, 0, cut)
+    file = io.BytesIO()
+    torch.save(states(model, optimizer, engine), file)
+    steps(model, optimizer, engine, cut, STEPS)
 
-    whole, whole_state = run(STEPS)
-    _, part = run(cut)
-    resumed, state = run(STEPS - cut, part, cut)
-    assert all(
-        torch.equal(p, q) for p, q in zip(whole.parameters(), resumed.parameters(), strict=True)
-    )
-    for layer, mask in whole_state["s"]["masks"].items():
-        assert torch.equal(mask, state["s"]["masks"][layer])
+    file.seek(0)
+    again, other, resumed = attached(name, "adam", seed=1)
+    saved = torch.load(file, weights_only=True)
+    for key, part in {"model": again, "optimizer": other, "engine": resumed}.items():
+        part.load_state_dict(saved[key])
+    steps(again, other, resumed, cut, STEPS)
+    assert all(torch.equal(mask, resumed.masks[n]) for n, mask in engine.masks.items())
+    for tensor, same in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(tensor, same)
 
 
 @pytest.mark.parametrize("name", ROWS)
+def test_dtypes_are_kept_in_bfloat16(name: str) -> None:
+    model, optimizer, engine = attached(name, "adam", dtype=torch.bfloat16)
+    steps(model, optimizer, engine, 0, STEPS)
+    assert kept(engine.masks) == ROWS[name].kept(STEPS)
+    assert all(p.dtype is torch.bfloat16 for p in model.parameters())
+    assert all(mask.dtype is torch.bool for mask in engine.masks.values())
+    for p in st.select(model).values():
+        assert {v.dtype for v in same_shaped_state(optimizer, p).values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("name", AT_INIT)
+@pytest.mark.parametrize("sparsity", [0.29, 0.9])
+def test_masks_before_training_are_exact_and_leave_no_trace(name: str, sparsity: float) -> None:
+    model = network()
+    model(batch()[0])  # running statistics of some data
+    before = {n: tensor.clone() for n, tensor in model.state_dict().items()}
+    random = torch.get_rng_state()
+    masks = initial_masks(name, model, sparsity)
+    assert kept(masks) == st.masks.kept(792, sparsity)
+    assert list(masks) == list(st.select(model))
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(tensor, before[n]) for n, tensor in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", AT_INIT)
+def test_masks_before_training_never_change(name: str) -> None:
+    model, optimizer, engine = attached(name, "sgd")
+    first = {n: mask.clone() for n, mask in engine.masks.items()}
+    steps(model, optimizer, engine, 0, STEPS)
+    assert all(torch.equal(mask, first[n]) for n, mask in engine.masks.items())
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_masks_of_phases_are_nested_and_the_run_ends(name: str) -> None:
+    model, optimizer, engine = attached(name, "sgd")
+    for step in range(STEPS):
+        before = {n: mask.clone() for n, mask in engine.masks.items()}
+        steps(model, optimizer, engine, step, step + 1)
+        assert not any((engine.masks[n] & ~mask).any() for n, mask in before.items())
+    assert engine.phase == "done"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", IN_LOOP)
 def test_methods_are_frozen_values(name: str) -> None:
     method = make(name)
     with pytest.raises(AttributeError):
@@ -89,7 +132,7 @@ def test_methods_are_frozen_values(name: str) -> None:
     assert make(name) == method
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", IN_LOOP)
 def test_every_option_has_a_default_and_help(name: str) -> None:
     for option in st.methods.get(name).options:
         assert len(option.help) > 10
@@ -118,40 +161,29 @@ def test_unknown_names_and_options_suggest_the_nearest() -> None:
         st.methods.create("dense", sparsity=0.9, total_steps=10, scope="layer")
 
 
-@pytest.mark.parametrize("name", sorted(set(ROWS) - {"dense"}))
+@pytest.mark.parametrize("name", sorted({*IN_LOOP} - {"dense"}))
 @pytest.mark.parametrize("sparsity", [90, -0.1, 1.0, float("nan")])
 def test_a_sparsity_out_of_range_is_refused(name: str, sparsity: float) -> None:
     with pytest.raises(ValueError, match=r"sparsity must be in \[0, 1\)"):
         st.methods.create(name, sparsity=sparsity, total_steps=10)
 
 
-@pytest.mark.parametrize("name", sorted(set(ROWS) - {"dense", "static"}))
+@pytest.mark.parametrize("name", sorted({*IN_LOOP} - {"dense", "static"}))
 @pytest.mark.parametrize("steps", [0, -1, 2.5, True])
 def test_total_steps_must_be_a_positive_int(name: str, steps: object) -> None:
     with pytest.raises(ValueError, match="total_steps must be a positive int"):
         st.methods.create(name, sparsity=0.5, total_steps=steps)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ROWS)
-@pytest.mark.parametrize("steps", [1, 2, 3, 7])
-def test_short_trainings_end_at_the_target_too(name: str, steps: int) -> None:
+@pytest.mark.parametrize("name", IN_LOOP)
+@pytest.mark.parametrize("total", [1, 2, 3, 7])
+def test_short_trainings_end_at_the_target_too(name: str, total: int) -> None:
     model = mlp()
     optimizer = OPTIMIZERS["sgd"](model)
-    method = st.methods.create(name, sparsity=0.9, total_steps=steps)
+    method = st.methods.create(name, sparsity=0.9, total_steps=total)
     sparsifier = st.Sparsifier(model, optimizer, method)
-    train(model, optimizer, steps)
-    assert kept(sparsifier.masks) == ROWS[name](STEPS)
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_dtypes_are_kept_in_bfloat16(name: str) -> None:
-    model = mlp(dtype=torch.bfloat16)
-    optimizer = OPTIMIZERS["sgd"](model)
-    sparsifier = st.Sparsifier(model, optimizer, make(name))
-    train(model, optimizer, STEPS)
-    assert kept(sparsifier.masks) == ROWS[name](STEPS)
-    assert all(p.dtype is torch.bfloat16 for p in model.parameters())
-    assert all(mask.dtype is torch.bool for mask in sparsifier.masks.values())
+    train(model, optimizer, total)
+    assert kept(sparsifier.masks) == (TOTAL if name == "dense" else 40)
 
 
 def test_magnitude_prunes_at_the_step_it_is_told_and_keeps_the_largest() -> None:

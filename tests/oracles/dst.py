@@ -47,18 +47,75 @@ def best(score: np.ndarray, candidates: list[int], n: int) -> list[int]:
     return sorted(candidates, key=lambda i: (-score[i], i))[:n]
 
 
-def move(masks: Layers, weights: Layers, growth: Layers, fraction: float, *, up: bool) -> Layers:
-    """Per layer: drop the smallest |w|, grow the largest score outside what is kept."""
+def by_magnitude(weight: np.ndarray, grad: np.ndarray, active: list[int]) -> list[int]:
+    """The active positions, the first to go first: smallest |w|, the higher index among equals."""
+    return sorted(active, key=lambda i: (abs(weight[i]), -i))
+
+
+def by_taylor(weight: np.ndarray, grad: np.ndarray, active: list[int]) -> list[int]:
+    """Smallest |w g| first."""
+    return sorted(active, key=lambda i: (abs(weight[i] * grad[i]), -i))
+
+
+def by_sign(weight: np.ndarray, grad: np.ndarray, active: list[int]) -> list[int]:
+    """Zeros, then the smallest positive, the smallest negative, and so on in turn."""
+    order = by_magnitude(weight, grad, active)
+    queues = [[i for i in order if weight[i] > 0], [i for i in order if weight[i] < 0]]
+    out = [i for i in order if weight[i] == 0]
+    while queues[0] or queues[1]:
+        for queue in queues:
+            out += queue[:1]
+            del queue[:1]
+    return out
+
+
+def part(count: int, fraction: float, *, up: bool) -> int:
+    """`fraction` of a count, in decimal arithmetic, rounded up or down."""
+    return math.ceil(exact(fraction) * count) if up else math.floor(exact(fraction) * count)
+
+
+def swap(masks: Layers, going: list[list[int]], growth: Layers, coming: list[int]) -> Layers:
+    """Drop the positions `going` of each layer, then grow `coming` of largest score in each."""
     out = []
-    for mask, weight, score in zip(masks, weights, growth, strict=True):
-        active = [i for i in range(len(mask)) if mask[i]]
-        exact_count = exact(fraction) * len(active)
-        n = math.ceil(exact_count) if up else math.floor(exact_count)
-        stay = best(np.abs(weight), active, len(active) - n)
+    for mask, gone, score, n in zip(masks, going, growth, coming, strict=True):
+        stay = [i for i in range(len(mask)) if mask[i] and i not in gone]
         come = best(score, [i for i in range(len(mask)) if i not in stay], n)
         new = np.zeros(len(mask), dtype=bool)
         new[stay + come] = True
         out.append(new)
+    return out
+
+
+def move(masks: Layers, weights: Layers, growth: Layers, fraction: float, *, up: bool) -> Layers:
+    """Per layer: drop the smallest |w|, grow as many of the largest score outside what is kept."""
+    going = []
+    for mask, weight in zip(masks, weights, strict=True):
+        order = by_magnitude(weight, weight, [i for i in range(len(mask)) if mask[i]])
+        going.append(order[: part(len(order), fraction, up=up)])
+    return swap(masks, going, growth, [len(gone) for gone in going])
+
+
+def shared(shares: list[float], rooms: list[int], total: int) -> list[int]:
+    """A total split in proportion to the shares, no layer above its room, by largest remainder.
+
+    Layers that would overflow are filled and leave the sharing; when all that have a share are
+    full, the others share the rest in proportion to their rooms.
+    """
+    given = [Fraction(0)] * len(rooms)
+    for weights in (shares, rooms):
+        open_ = [i for i, w in enumerate(weights) if w > 0 and given[i] < rooms[i]]
+        while open_ and total > sum(given):
+            left = total - sum(given)
+            whole = sum(Fraction(weights[i]) for i in open_)
+            want = {i: left * Fraction(weights[i]) / whole for i in open_}
+            full = [i for i in open_ if want[i] >= rooms[i]]
+            for i in full or open_:
+                given[i] = Fraction(rooms[i]) if full else want[i]
+            open_ = [i for i in open_ if i not in full] if full else []
+    out = [math.floor(value) for value in given]
+    for _ in range(total - sum(out)):
+        able = [i for i in range(len(out)) if out[i] < rooms[i]]
+        out[max(able, key=lambda i: (given[i] - out[i], -i))] += 1
     return out
 
 
@@ -98,3 +155,29 @@ def prune_layers(masks: Layers, weights: Layers, counts: list[int]) -> Layers:
         prune_global([mask], [weight], n)[0]
         for mask, weight, n in zip(masks, weights, counts, strict=True)
     ]
+
+
+def published_prune(masks: Layers, weights: Layers, rate: float) -> Layers:
+    """GraNet's CIFAR code: what is strictly above the K-th largest |w|, K = int(N (1 - rate))."""
+    score = np.concatenate([np.abs(w) * m for w, m in zip(weights, masks, strict=True)])
+    border = np.sort(score)[::-1][max(int(len(score) * (1 - rate)), 1) - 1]
+    return np.split(score > border, np.cumsum([len(mask) for mask in masks])[:-1])
+
+
+def published_move(masks: Layers, weights: Layers, grads: Layers, fraction: float) -> Layers:
+    """GraNet's code: a border in the sorted |w|, ties included; grows by |g| on what is then off.
+
+    Where too few gradients are not zero, growth picks active positions and the layer shrinks.
+    """
+    out = []
+    for mask, weight, grad in zip(masks, weights, grads, strict=True):
+        n = int(mask.sum())
+        removed = math.ceil(fraction * n)
+        score = np.abs(weight) * mask
+        rank = len(mask) - n + removed - 1
+        left = score > np.sort(score)[rank] if rank >= 0 else mask.copy()
+        candidates = np.abs(grad) * ~left
+        grown = best(candidates, list(range(len(mask))), n - int(left.sum()))
+        left[grown] = True
+        out.append(left)
+    return out

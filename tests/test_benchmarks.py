@@ -1,0 +1,40 @@
+"""Benchmarks run, at a toy size, and write a record that says on what it was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+TOY = {
+    "art_epoch": ["--smoke"],
+    "mask_update": ["--smoke"],
+    "regularizer": ["--repeats", "1"],
+}
+SLOW = {"art_epoch"}  # two networks under two trainers
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in TOY]
+)
+def test_a_benchmark_runs_at_toy_size_and_writes_its_record(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    command = [sys.executable, f"{FOLDER / name}.py", *TOY[name]]
+    ran = subprocess.run(
+        [*command, "--out", str(path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    # 1 is a missed gate, which times at this size say nothing about; an error writes no record.
+    assert ran.returncode in (0, 1), ran.stderr
+    record = json.loads(path.read_text())
+    assert record["device"]
+    assert record["threads"] == 1
+    assert set(record["versions"]) == {"python", "torch", "numpy", "sparsetrain"}
+    assert record["results"]
