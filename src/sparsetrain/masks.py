@@ -6,9 +6,8 @@ layers the flat index runs through them in the order of the dict.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from functools import reduce
 from typing import SupportsFloat
@@ -19,6 +18,9 @@ from torch import Tensor
 
 from . import sharded
 from .kernels import count_true, kth_smallest
+from .packing import digest as digest
+from .packing import pack as pack
+from .packing import unpack as unpack
 from .types import Masks, Tensors
 
 
@@ -248,46 +250,6 @@ def sparsity(masks: Tensors) -> float:
     if n == 0:
         raise ValueError("masks is empty; there is no sparsity of nothing.")
     return (n - sum(count_active(masks).values())) / n
-
-
-def pack(mask: Tensor) -> Tensor:
-    """The mask as bits, eight positions a byte, the first in the highest bit (NumPy's packbits).
-
-    Returns:
-        1-d uint8 tensor on the CPU, ceil(number of positions / 8) long.
-    """
-    return torch.from_numpy(np.packbits(mask.detach().flatten().cpu().numpy()))
-
-
-def unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
-    """The bool mask that `pack` has packed, on the CPU.
-
-    Args:
-        packed: 1-d uint8 tensor.
-        shape: the mask's shape.
-
-    Raises:
-        ValueError: the length does not fit the shape.
-    """
-    n = math.prod(shape)
-    if packed.numel() != (n + 7) // 8:
-        raise ValueError(
-            f"packed must hold {(n + 7) // 8} bytes for shape {tuple(shape)}, got {packed.numel()}."
-        )
-    bits = np.unpackbits(packed.cpu().numpy(), count=n)
-    return torch.from_numpy(bits.view(np.bool_)).reshape(tuple(shape))
-
-
-def digest(mask: Tensor) -> int:
-    """A 63-bit number that two masks share only if bits and shape are equal, the same everywhere.
-
-    For checking that ranks agree: one int64 is sent instead of the mask. Of a sharded mask, this
-    rank's rows.
-    """
-    mask = sharded.local(mask)
-    state = hashlib.blake2b(repr(tuple(mask.shape)).encode(), digest_size=8)
-    state.update(pack(mask).numpy().tobytes())
-    return int.from_bytes(state.digest(), "big") >> 1
 
 
 def _check_names(reference: Tensors, *others: Mapping[str, object]) -> None:
