@@ -13,10 +13,16 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 TOY = {
     "art_epoch": ["--smoke"],
+    "augmentation": ["--smoke"],
+    "gpu": ["--smoke"],
     "mask_update": ["--smoke"],
     "regularizer": ["--repeats", "1"],
 }
-SLOW = {"art_epoch"}  # two networks under two trainers
+SLOW = {"art_epoch", "gpu"}  # several networks, under two trainers or compiled
+
+
+def test_every_benchmark_is_run_here() -> None:
+    assert {*TOY, "scaling"} == {p.stem for p in FOLDER.glob("*.py") if "__main__" in p.read_text()}
 
 
 @pytest.mark.parametrize(
@@ -38,3 +44,11 @@ def test_a_benchmark_runs_at_toy_size_and_writes_its_record(name: str, tmp_path:
     assert record["threads"] == 1
     assert set(record["versions"]) == {"python", "torch", "numpy", "sparsetrain"}
     assert record["results"]
+
+
+@pytest.mark.slow
+def test_the_scaling_benchmark_runs_at_toy_size() -> None:
+    command = [sys.executable, f"{FOLDER / 'scaling'}.py", "--smoke"]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("images/s") == 3

@@ -34,7 +34,7 @@ def _result(folder: Path, **settings: Any) -> tuple[Any, ...]:
     return record["threads"], metrics, held
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_two_runs_are_equal_to_the_bit(tmp_path, precision, threads):
     settings = {"model": "resnet8", "precision": precision, "threads": threads, **GRANET}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsetrain.kernels import regularizer as kernel
 from sparsetrain.kernels.order import kth_smallest_magnitude
@@ -216,6 +218,48 @@ def test_device_path_equals_the_cpu_path(sparsity: float, dtype: torch.dtype) ->
     expected = by_adding(HyperSparse(sparsity), weights, 0.5)
     epsilon = max(torch.finfo(dtype).eps, 3e-7)
     torch.testing.assert_close(grads, expected, rtol=epsilon, atol=1e-7)
+
+
+@pytest.mark.parametrize("grads_last", [False, True])
+def test_device_path_knows_memory_orders(grads_last: bool) -> None:
+    plain = layers()
+    weights = [plain[0].to(memory_format=torch.channels_last), plain[1], plain[2].t(), plain[3]]
+    layout = torch.channels_last if grads_last else torch.contiguous_format
+    grads: list[Tensor | None] = [torch.zeros(w.shape) for w in weights]
+    grads[0], grads[3] = torch.zeros(8, 3, 3, 3).to(memory_format=layout), None
+    border = kth_smallest_magnitude(weights, sum(w.numel() for w in weights) // 2)
+    slope = kernel._slope_on_device(weights, border, 1e38)
+    kernel._add_on_device_(weights, grads, slope, 0.5)
+    expected = by_adding(HyperSparse(0.5), weights, 0.5)
+    for grad, target in zip(grads[:3], expected, strict=False):
+        torch.testing.assert_close(grad, target, rtol=3e-7, atol=1e-7)
+
+
+class _Kernels(TorchDispatchMode):
+    """Counts the operations that a GPU would launch a kernel for; views are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if not func.is_view:
+            self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("copies", [1, 10])
+def test_a_device_gets_few_kernels_for_any_number_of_layers(copies: int) -> None:
+    weights = [
+        w.to("meta", memory_format=torch.channels_last if w.dim() == 4 else torch.preserve_format)
+        for w in layers() * copies
+    ]
+    grads = [torch.zeros_like(w) for w in weights]
+    with _Kernels() as kernels:
+        HyperSparse(0.9).add_grad_(weights, grads, 0.5)
+    assert len(kernels.names) <= 40, kernels.names
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-45, 1e-39])

@@ -210,7 +210,8 @@ def test_eval_reproduces_the_record(tmp_path):
 
 
 def test_divergence_is_a_failed_run_with_a_sentence(tmp_path):
-    with pytest.raises(RunFailed, match=r"epoch 1: the loss became nan at step 2 .*in the output of fc2; try a lower"):
+    said = r"epoch 1: the loss became nan at step 2 .*in the output of fc2; try a lower"
+    with pytest.raises(RunFailed, match=said):
         run(tmp_path / "a", method="dense", lr=1e30)
     assert not (tmp_path / "a" / "record.json").exists()
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from . import native
-from .order import kth_smallest_magnitude
+from .order import kth_off_cpu, kth_smallest_magnitude
 
 Scalar: TypeAlias = float | Tensor
 Grads: TypeAlias = Sequence[Tensor | None]
@@ -75,6 +75,8 @@ def border(weights: Sequence[Tensor], rank: int) -> Tensor:
     """
     if native.takes_rank(weights):
         return native.kth(weights, rank, magnitude=True)
+    if weights[0].device.type != "cpu":
+        return kth_off_cpu(_flat(weights).abs_(), rank)
     dtypes = {weight.dtype for weight in weights}
     # In mixed precision one wider copy, so that one ranking spans all of them.
     wide = compute_dtype(list(dtypes)) if len(dtypes) > 1 else weights[0].dtype
@@ -222,18 +224,28 @@ def _add_on_device_(weights: Sequence[Tensor], grads: Grads, slope: Slope, scale
         factor = factor.clamp(max=torch.finfo(values.dtype).max)
     values.mul_(sign).mul_(factor)
     parts = values.split([w.numel() for w in weights])
-    _add_parts_(grads, [part.view(w.shape) for part, w in zip(parts, weights, strict=True)])
+    _add_parts_(grads, [_unflat(part, w) for part, w in zip(parts, weights, strict=True)])
 
 
 def _add_parts_(grads: Grads, parts: Sequence[Tensor]) -> None:
-    for grad, part in zip(grads, parts, strict=True):
-        if grad is not None:
-            grad.add_(part)
+    moved = [(grad, part) for grad, part in zip(grads, parts, strict=True) if grad is not None]
+    if moved:
+        targets, added = zip(*moved, strict=True)
+        # One kernel for all of them where gradient and weight lie in memory alike.
+        torch._foreach_add_(targets, added)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _flat(weights: Sequence[Tensor]) -> Tensor:
-    flat = torch.cat([w.reshape(-1) for w in weights])
+    # In memory order, so that channels-last weights too are views and one kernel copies them all.
+    flat = torch.cat([_memory_order(w) for w in weights])
     return flat.to(_wide(flat))
+
+
+def _unflat(part: Tensor, weight: Tensor) -> Tensor:
+    """A piece of `_flat` in its weight's shape, as a view."""
+    order = _axes(weight)
+    shaped = part.view([weight.shape[axis] for axis in order])
+    return shaped.permute([order.index(axis) for axis in range(weight.dim())])
 
 
 def _sum(weights: Sequence[Tensor], fill: Callable[[Tensor, Tensor], Tensor]) -> Scalar:
@@ -300,10 +312,14 @@ def _chunks_by_dtype(weights: Sequence[Tensor]) -> Iterator[tuple[torch.dtype, I
 
 
 def _memory_order(weight: Tensor) -> Tensor:
+    return weight.permute(_axes(weight)).reshape(-1)
+
+
+def _axes(weight: Tensor) -> list[int]:
+    """The axes from the outermost in memory to the innermost."""
     if weight.is_contiguous():
-        return weight.view(-1)
-    order = sorted(range(weight.dim()), key=lambda axis: -weight.stride(axis))
-    return weight.permute(order).reshape(-1)
+        return list(range(weight.dim()))
+    return sorted(range(weight.dim()), key=lambda axis: -weight.stride(axis))
 
 
 # Entries handled at once: the scratch rows stay in cache from pass to pass. One fixed partition, so
