@@ -27,6 +27,7 @@ LAYERS = (
         "optimizers",
         "snapshot",
     ),
+    ("emptiness",),
     ("hooks", "finite", "rollback", "agreement", "prune", "saliency"),
     ("masking",),
     ("sparsifier", "methods"),

@@ -8,6 +8,7 @@ from torch import nn
 
 import sparsetrain as st
 from sparsetrain.types import View
+from tests.nets import kept
 from tests.oracles.cases import A, B, G, V, W, bits, grid, moved, regrow
 
 
@@ -125,3 +126,42 @@ def test_given_masks_are_the_start_and_their_count_is_checked() -> None:
     sparsifier.finalize()
     with pytest.raises(ValueError, match=r"masks must hold 9 weights.* got 6 \(0.666667\)"):
         st.Sparsifier(model, optimizer, st.methods.granet(0.9, 9, masks=masks))
+
+
+def test_paper_compatibility_of_gmp_leaves_the_published_survivors() -> None:
+    # From dense to 95 %, in updates of 1000 steps, 28 of them and the last not made.
+    densities = {1: 0.901806, 7: 0.450781, 14: 0.168750, 20: 0.072157, 27: 0.050043}
+    method = st.methods.gmp(0.95, 28_000, update_every=1000, start=0, stop=28_000, compat="paper")
+    weights = {"w": torch.randperm(10**6) + 1.0}
+    dense = {"w": torch.ones(10**6, dtype=torch.bool)}
+    for k, density in densities.items():
+        view = View(k * 1000, weights, {}, {}, torch.Generator())
+        assert method.when(view.step)
+        left = kept(method.update(view, dense, {})[0])
+        exact = 0.05 + 0.95 * (1 - k / 28) ** 3
+        assert exact == pytest.approx(density, abs=1e-6)
+        # Strictly above the K-th largest: one fewer than int(N d).
+        assert left == int(10**6 * exact + 1e-6) - 1
+        ours = st.methods.gmp(0.95, 28_000, update_every=1000, stop=28_000)
+        assert kept(ours.update(view, dense, {})[0]) == st.masks.kept(
+            10**6, ours.sparsity_at(view.step)
+        )
+    view = View(28_000, weights, {}, {}, torch.Generator())
+    assert kept(method.update(view, dense, {})[0]) == 10**6
+
+
+@pytest.mark.parametrize("compat", [None, "none", "paper"])
+def test_itop_takes_the_published_ties_and_losses_on_request(compat: str | None) -> None:
+    def moved_by(weights: list[float], grads: list[float]) -> str:
+        method = st.methods.itop(4 / 12, 10**6, update_every=1, drop_fraction=0.5, compat=compat)  # type: ignore[arg-type]
+        masks = {"w": grid(weights) != 0}
+        view = View(0, {"w": grid(weights)}, {"w": grid(grads)}, {}, torch.Generator())
+        return bits(method.update(view, masks, {})[0]["w"])
+
+    tied = [0.5 if w else 0.0 for w in W]
+    paper = compat == "paper"
+    assert moved_by(W, G) == "111010100111"
+    assert moved_by(W, [0.0] * 12) == ("111110000001" if paper else "111111100001")
+    assert moved_by(tied, G) == ("011011101110" if paper else "111101100110")
+    with pytest.raises(ValueError, match="compat must be one of None, 'none', 'paper'"):
+        st.methods.itop(0.5, 10, compat="published")  # type: ignore[arg-type]

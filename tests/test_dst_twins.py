@@ -188,7 +188,11 @@ def check_parts(
         coming = dropped
         if redistribution != "none":
             rooms = [n - k + d for n, k, d in zip(problem.sizes, held(masks), dropped, strict=True)]
-            coming = dst.shared(shares(masks, weights), rooms, sum(dropped))
+            # A layer that has lost all its weights gets one back, whatever its share.
+            least = [int(0 < k == d) for k, d in zip(held(masks), dropped, strict=True)]
+            rooms = [room - one for room, one in zip(rooms, least, strict=True)]
+            rest = dst.shared(shares(masks, weights), rooms, sum(dropped) - sum(least))
+            coming = [a + b for a, b in zip(rest, least, strict=True)]
         scores = {"gradient": absolute(grads), "momentum": absolute(average)}.get(growth)
         if scores is None:
             scores = random_scores(view)

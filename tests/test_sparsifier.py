@@ -521,3 +521,29 @@ def test_off_the_cpu_the_first_bad_step_is_flagged_without_reading_it() -> None:
         check.note({"w": weight}, step)
     with pytest.raises(FloatingPointError, match="step 3, in w"):
         check.check({"w": weight}, 5)
+
+
+def test_arguments_of_another_kind_are_refused_in_a_sentence() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    method = st.methods.static(sparsity=0.5)
+    with pytest.raises(TypeError, match=r"takes \(model, optimizer, method\), got \(SGD, Sequent"):
+        st.Sparsifier(optimizer, model, method)  # type: ignore[arg-type]
+    for wrong in ("rigl", st.methods.rigl):
+        with pytest.raises(TypeError, match=r"make one, for example with st\.methods\.create"):
+            st.Sparsifier(model, optimizer, wrong)  # type: ignore[arg-type]
+
+
+def test_a_layer_that_loses_all_its_weights_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with torch.no_grad():
+        model[4].weight.mul_(1e-6)
+    method = st.methods.gmp(0.9, 6, update_every=1, stop=4)
+    sparsifier = st.Sparsifier(model, optimizer, method)
+    assert not caplog.records
+    train(model, optimizer, 6)
+    assert not sparsifier.masks["4.weight"].any()
+    assert [r.getMessage() for r in caplog.records if "4.weight" in r.getMessage()][1:] == []
+    assert "no weight is left in 4.weight" in caplog.text
+    assert sparsifier.update_seconds > 0

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 Phase: TypeAlias = Literal["dense", "regularize", "finetune", "done"]
 Outcome: TypeAlias = Literal["converged", "cap", "collapsed"]
-Compat: TypeAlias = Literal["paper"] | None
+Compat: TypeAlias = Literal["none", "paper"] | None
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class ArtRule:
             raise ValueError(
                 f"window must be odd, to have a centre, got {self.window}; try {self.window + 1}"
             )
-        if self.compat not in (None, "paper"):
-            raise ValueError(f"compat must be None or 'paper', got {self.compat!r}")
+        if self.compat not in (None, "none", "paper"):
+            raise ValueError(f"compat must be None, 'none' or 'paper', got {self.compat!r}")
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def smart_ratio(
     sparsity: float,
     *,
     network: Literal["auto", "resnet", "plain"] = "auto",
-    compat: Literal["paper"] | None = None,
+    compat: Literal["none", "paper"] | None = None,
 ) -> dict[str, int]:
     """Random tickets' share: convolutions keep less the deeper they lie, linears always 30 %.
 
@@ -101,8 +101,8 @@ def smart_ratio(
     compat is "paper": the total is exact, and linears take what full convolutions cannot.
     """
     sparsity = check_sparsity(sparsity)
-    if compat not in (None, "paper"):
-        raise ValueError(f"compat must be None or 'paper', got {compat!r}.")
+    if compat not in (None, "none", "paper"):
+        raise ValueError(f"compat must be None, 'none' or 'paper', got {compat!r}.")
     shares = _smart_shares(shapes, network)
     if compat == "paper":
         return _published_smart_ratio(shapes, shares, sparsity)

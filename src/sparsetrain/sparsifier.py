@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, cast
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 from . import masks as mask_algebra
 from . import sharded
 from .agreement import check_ranks_agree
+from .emptiness import warn_of_empty_layers
 from .finite import FiniteCheck
 from .hooks import StepHooks
 from .masking import Masking, check_masks
@@ -46,7 +48,13 @@ class Sparsifier:
         exclude: patterns of `st.select`.
         regularizer: its gradient times `strength` is added to `p.grad` before each step.
         strength: factor of the regulariser; may be set at any time.
+
+    Attributes:
+        step: optimizer steps taken.
+        update_seconds: time that mask updates have taken so far in this process.
+
     Raises:
+        TypeError: model, optimizer or method is something else.
         ValueError: nothing is prunable, a selected parameter is not in the optimizer, or the
             optimizer cannot be masked (LBFGS, SparseAdam), or a selected parameter is sharded
             otherwise than in whole rows.
@@ -64,6 +72,7 @@ class Sparsifier:
         regularizer: Regularizer | None = None,
         strength: float = 0.0,
     ) -> None:
+        _check_kinds(model, optimizer, method)
         self.method = method
         observes = isinstance(method, Observer) and getattr(method, "observes", True)
         self._observer: Observer | None = cast(Observer, method) if observes else None
@@ -71,6 +80,7 @@ class Sparsifier:
         self.regularizer = regularizer
         self.strength = strength
         self.step = 0
+        self.update_seconds = 0.0
         self._generator = torch.Generator().manual_seed(seed)
         sharded.reshard_(model)
         self._parameters = select(model, include, exclude)
@@ -91,6 +101,7 @@ class Sparsifier:
         self._masking = Masking(self._parameters, optimizer, masks)
         fresh = method.fresh(self._view(), self.masks) if isinstance(method, FreshStart) else {}
         self._masking.begin_(fresh)
+        self._empty = warn_of_empty_layers(self.masks)
 
     @property
     def masks(self) -> Masks:
@@ -271,6 +282,7 @@ class Sparsifier:
         if not self._masking.apply_():
             self._finite.note(self._parameters, self.step)
         if self.method.when(self.step):
+            started = time.perf_counter()
             self.check_finite()
             check_ranks_agree(self.masks, self.step, noted=self._masking.noted)
             masks, memory = self.method.update(self._view(), self.masks, self._memory)
@@ -280,6 +292,8 @@ class Sparsifier:
             self._memory = sharded.place_state(memory, self._parameters)
             self._masking.refresh_grown_state_(masks)
             self._masking.install_(masks)
+            self._empty = warn_of_empty_layers(self.masks, self._empty)
+            self.update_seconds += time.perf_counter() - started
         self._grads = {}
 
     def _hide_grads(self) -> None:
@@ -306,4 +320,18 @@ class Sparsifier:
             grads=self._grads or {n: p.grad for n, p in parameters.items() if p.grad is not None},
             momenta={name: moment for name, moment in momenta.items() if moment is not None},
             generator=self._generator,
+        )
+
+
+def _check_kinds(model: object, optimizer: object, method: object) -> None:
+    """Raise TypeError, with the next move, if an argument is not of its kind."""
+    if not isinstance(model, nn.Module) or not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            "Sparsifier takes (model, optimizer, method), got "
+            f"({type(model).__name__}, {type(optimizer).__name__}, …)"
+        )
+    if isinstance(method, type) or not isinstance(method, Method):
+        raise TypeError(
+            f"method must be a method's value, got {method!r}; make one, for example with "
+            "st.methods.create('rigl', sparsity=0.9, total_steps=epochs * len(loader))"
         )

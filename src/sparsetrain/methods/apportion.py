@@ -58,7 +58,8 @@ def regrow_counts(
         dropped: name -> weights just dropped.
         momentum: name -> averaged dense gradient; read by "momentum" alone.
     Returns:
-        name -> count; the total is what was dropped, and no layer gets more than it has free.
+        name -> count; the total is what was dropped, no layer gets more than it has free, and one
+        that has lost all its weights gets one at least.
     Source: Dettmers & Zettlemoyer 2019, arXiv 1907.04840. Deviates: the total is exact, so no
     feedback term corrects its drift; a layer may fill up entirely, not to 99 % of its free places.
     """
@@ -70,7 +71,11 @@ def regrow_counts(
         shares: Mapping[str, float] = active
     else:
         shares = _mean_active(view.weights if rule == "magnitude" else momentum, before, active)
-    return apportion(shares, room, sum(dropped.values()))
+    # A layer without any weight would have no share ever after, and the network be cut there.
+    least = {n: int(0 < active[n] == dropped[n]) for n in room}
+    room = {n: room[n] - least[n] for n in room}
+    rest = apportion(shares, room, sum(dropped.values()) - sum(least.values()))
+    return {n: rest[n] + least[n] for n in room}
 
 
 def _mean_active(

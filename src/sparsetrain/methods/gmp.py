@@ -9,9 +9,11 @@ from .. import masks as mask_algebra
 from .. import schedules
 from ..patterns import Pattern, Scope
 from ..types import Distribution, Masks, Memory, View
+from . import published
 from .gradual import check_channels, prune_to
 from .options import (
     check_choice,
+    check_compat,
     check_fraction,
     check_gradual,
     check_total_steps,
@@ -40,6 +42,8 @@ class GMP:
         distribution: kept weights of each layer at the start, if the start is not dense.
         start_mask: the largest weights of each layer, random ones, or as `start_masks` says.
         pattern: "channel" prunes whole output channels, see `patterns.keep_units`.
+        compat: "paper" counts, ties and ends as GraNet's published code does, see `published`; with
+            global scope.
     Raises:
         ValueError: an option out of range, or two that make no sense together.
     Source: Zhu & Gupta 2017, arXiv 1710.01878; Gale et al. 2019, arXiv 1902.09574. Deviates: pruned
@@ -63,6 +67,7 @@ class GMP:
     )
     start_mask: StartMask = option("pruned", "positions at a sparse start")
     pattern: Pattern = option("unstructured", "prune single weights or whole output channels")
+    compat: Literal["none", "paper"] | None = "none"
 
     def __post_init__(self) -> None:
         mask_algebra.check_sparsity(self.sparsity)
@@ -70,6 +75,7 @@ class GMP:
         check_gradual(self.initial_sparsity, self.sparsity)
         check_choice("scope", self.scope, get_args(Scope))
         check_start(self, sparsity=self.initial_sparsity)
+        check_compat(self.compat, (self.scope, self.pattern), ("global", "unstructured"))
         self._every(0)
         if self.classifier_sparsity is not None:
             self._check_classifier(self.classifier_sparsity)
@@ -87,6 +93,8 @@ class GMP:
     def sparsity_at(self, step: int) -> float:
         """The cubic schedule of the fraction of zeros."""
         initial = self.initial_sparsity
+        if self.compat == "paper":
+            return self._window.sparsity_at(step, initial, self.sparsity)
         return schedules.cubic(initial, self.sparsity, self.start_step, self.stop_step)(step)
 
     def init(self, view: View) -> tuple[Masks, Memory]:
@@ -109,10 +117,15 @@ class GMP:
 
     def when(self, step: int) -> bool:
         """At each multiple of `update_every` in [start, stop], and at stop."""
+        if self.compat == "paper":
+            window = self._window
+            return window.start <= step <= window.stop and step % window.interval == 0
         return self._every(step)
 
     def update(self, view: View, masks: Masks, memory: Memory) -> tuple[Masks, Memory]:
         """Drop the smallest weights until the schedule's number is left."""
+        if self.compat == "paper":
+            return self._window.prune(view, masks, self.sparsity_at(view.step)), memory
         new = prune_to(
             view,
             masks,
@@ -122,6 +135,11 @@ class GMP:
             pattern=self.pattern,
         )
         return new, memory
+
+    @property
+    def _window(self) -> published.Window:
+        interval = interval_of(self.update_every, self.total_steps)
+        return published.Window(interval, self.start_step, self.stop_step)
 
     def _every(self, step: int) -> bool:
         interval = interval_of(self.update_every, self.total_steps)

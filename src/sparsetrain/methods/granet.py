@@ -10,7 +10,7 @@ from ..types import Masks, Memory, View
 from . import published
 from .gradual import check_channels, prune_to
 from .growing import FLOOR, Growing
-from .options import check_choice, check_gradual, option, step_of
+from .options import check_choice, check_compat, check_gradual, option, step_of
 from .start import check_start
 
 
@@ -42,7 +42,7 @@ class GraNet(Growing):
     stop: float = option(0.5, "the final sparsity is reached at this step or fraction")
     regrow_until: float = option(1.0, "last update that moves weights: a step or a fraction")
     scope: Literal["global", "layer"] = option("global", "rank all weights together or by layer")
-    compat: Literal["none", "paper"] = "none"
+    compat: Literal["none", "paper"] | None = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,7 +60,9 @@ class GraNet(Growing):
                 "keeps all layers equally sparse, the other moves weights between them; take "
                 "scope='global' or redistribution='none'"
             )
-        self._check_compat()
+        parts = (self.scope, self.drop, self.growth, self.redistribution, self.pattern)
+        known = ("global", "magnitude", "gradient", "none", "unstructured")
+        check_compat(self.compat, parts, known)
 
     @property
     def first_sparsity(self) -> float:
@@ -77,8 +79,7 @@ class GraNet(Growing):
         """The cubic schedule of the fraction of zeros."""
         initial = self.first_sparsity
         if self.compat == "paper":
-            window = (self._updates(s) for s in (step, self.start_step, self.stop_step))
-            return published.cubic_sparsity(initial, self.sparsity, *window)
+            return self._window.sparsity_at(step, initial, self.sparsity)
         return schedules.cubic(initial, self.sparsity, self.start_step, self.stop_step)(step)
 
     def fraction(self, step: int) -> float:
@@ -106,27 +107,13 @@ class GraNet(Growing):
 
     def update(self, view: View, masks: Masks, memory: Memory) -> tuple[Masks, Memory]:
         """Prune to the schedule, then drop and grow; all ranked by the same weights."""
-        if self.compat == "paper":
-            return self._published_update(view, masks), memory
         sparsity = self.sparsity_at(view.step)
+        if self.compat == "paper":
+            left = self._window.prune(view, masks, sparsity)
+            return published.move(view, left, self.fraction(view.step)), memory
         left = prune_to(view, masks, sparsity, self.scope, pattern=self.pattern)
         return self._regrow.swap(view, left, memory, self.fraction(view.step))
 
-    def _published_update(self, view: View, masks: Masks) -> Masks:
-        first, last = self._updates(self.start_step), self._updates(self.stop_step)
-        if first <= self._updates(view.step) < last:
-            masks = published.prune_global(view, masks, self.sparsity_at(view.step))
-        return published.move(view, masks, self.fraction(view.step))
-
-    def _updates(self, step: int) -> int:
-        return step // self.interval
-
-    def _check_compat(self) -> None:
-        check_choice("compat", self.compat, ("none", "paper"))
-        parts = (self.scope, self.drop, self.growth, self.redistribution, self.pattern)
-        known = ("global", "magnitude", "gradient", "none", "unstructured")
-        if self.compat == "paper" and parts != known:
-            raise ValueError(
-                f"compat='paper' has no rule for {', '.join(map(repr, parts))}: the published code "
-                "ignores or breaks on other parts than its defaults; leave compat out"
-            )
+    @property
+    def _window(self) -> published.Window:
+        return published.Window(self.interval, self.start_step, self.stop_step)

@@ -13,7 +13,7 @@ from ..patterns import Pattern
 from ..prune import keep_largest
 from ..types import Masks, Memory, View
 from .gradual import check_channels
-from .options import check_choice, check_total_steps, option
+from .options import check_choice, check_total_steps, option, step_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Magnitude:
     Args:
         sparsity: fraction of zeros from step `at` on.
         total_steps: optimizer steps of the whole training.
-        at: the step after which to prune, 0 <= at <= total_steps; None is half of `total_steps`.
+        at: the step (int) or fraction of the training (float) after which to prune; None is half.
         scope: rank all weights together, or each layer by itself at the same sparsity.
         pattern: "channel" prunes whole output channels, see `patterns.keep_units`.
     Source: Han et al. 2015, arXiv 1506.02626.
@@ -31,7 +31,9 @@ class Magnitude:
 
     sparsity: float
     total_steps: int
-    at: int | None = option(None, "optimizer step after which to prune; default: half-way")
+    at: float | None = option(
+        None, "prune after this step, or this fraction of the training; default: half-way"
+    )
     scope: Literal["global", "layer"] = option("global", "rank all weights together or by layer")
     pattern: Pattern = option("unstructured", "prune single weights or whole output channels")
 
@@ -41,13 +43,14 @@ class Magnitude:
         if self.scope not in ("global", "layer"):
             raise ValueError(f"scope must be 'global' or 'layer', got {self.scope!r}")
         check_choice("pattern", self.pattern, get_args(Pattern))
-        if self.at is not None and not 0 <= self.at <= self.total_steps:
-            raise ValueError(f"at must be in [0, total_steps={self.total_steps}], got {self.at}")
+        step_of("at", self.prune_step, self.total_steps)
 
     @property
     def prune_step(self) -> int:
         """The optimizer step after which the weights are pruned."""
-        return self.total_steps // 2 if self.at is None else self.at
+        if self.at is None:
+            return self.total_steps // 2
+        return step_of("at", self.at, self.total_steps)
 
     def init(self, view: View) -> tuple[Masks, Memory]:
         """Dense, or pruned already when `at` is 0."""

@@ -73,6 +73,22 @@ def interval_of(update_every: int | None, total_steps: int) -> int:
     return update_every
 
 
+def check_compat(compat: str | None, parts: Sequence[object], published: Sequence[object]) -> None:
+    """Raise ValueError unless `compat` is None, "none" or "paper", the latter with published parts.
+
+    Args:
+        compat: the option.
+        parts: the parts that the method is made of.
+        published: those that the published code has a working rule for.
+    """
+    check_choice("compat", compat, (None, "none", "paper"))
+    if compat == "paper" and tuple(parts) != tuple(published):
+        raise ValueError(
+            f"compat='paper' has no rule for {', '.join(map(repr, parts))}: the published code "
+            "ignores or breaks on other parts than its defaults; leave compat out"
+        )
+
+
 def check_gradual(initial: float, final: float) -> None:
     """Raise ValueError unless sparsity rises, or stays, from `initial` to `final`."""
     mask_algebra.check_sparsity(initial, name="initial_sparsity")

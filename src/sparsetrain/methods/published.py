@@ -1,4 +1,4 @@
-"""GraNet by the published code's own counts and ties, to reproduce its numbers bit for bit.
+"""GraNet, GMP and ITOP by the published code's counts and ties, to reproduce its numbers exactly.
 
 Nothing here is exact: global pruning keeps one weight fewer than asked, the final sparsity is
 never reached, tied weights go together, and growth may pick active places and lose weights.
@@ -7,11 +7,37 @@ never reached, tied weights go together, and growth may pick active places and l
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 
 from .. import criteria
 from .. import masks as mask_algebra
 from ..types import Masks, View
+
+
+@dataclass(frozen=True)
+class Window:
+    """Gradual pruning as the published code counts it: in updates, the last of which is not made.
+
+    Attributes:
+        interval: optimizer steps between two updates.
+        start: step of the first update that prunes.
+        stop: step at which the final sparsity would be reached.
+    """
+
+    interval: int
+    start: int
+    stop: int
+
+    def sparsity_at(self, step: int, initial: float, final: float) -> float:
+        """Zeros asked for at a step."""
+        update, first, last = (s // self.interval for s in (step, self.start, self.stop))
+        return cubic_sparsity(initial, final, update, first, last)
+
+    def prune(self, view: View, masks: Masks, sparsity: float) -> Masks:
+        """`prune_global` inside the window, the masks as they are outside."""
+        update, first, last = (s // self.interval for s in (view.step, self.start, self.stop))
+        return prune_global(view, masks, sparsity) if first <= update < last else masks
 
 
 def cubic_sparsity(initial: float, final: float, update: int, first: int, last: int) -> float:

@@ -17,13 +17,13 @@ class Set(ConstantCount):
     """Sparse evolutionary training: a constant fraction moves at each update, to random places.
 
     Its options are `Growing`'s, with these defaults: Erdos-Renyi counts, 30 % dropped, random
-    growth, no decay, and no update in the last twentieth, as new weights need steps to learn.
+    growth, no decay, and no update in the last quarter, as new weights need steps to learn.
     `drop="set"` is the paper's rule by sign; "magnitude" is what comparisons run under this name.
 
     Source: Mocanu et al. 2018, arXiv 1707.04780. Deviates: updates by steps, not by epochs.
     """
 
-    stop: float = option(0.95, "last update: a step, or a fraction of the training")
+    stop: float = option(0.75, "last update: a step, or a fraction of the training")
     drop_fraction: float = option(0.3, "fraction of each layer's weights that is moved")
     drop: Literal["magnitude", "set", "threshold", "taylor"] = option(
         "magnitude", "which active weights are dropped; set: by sign"

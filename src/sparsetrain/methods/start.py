@@ -70,6 +70,7 @@ def start_masks(
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     counts = _counts(distribution, shapes, sparsity)
     if pattern == "channel":
+        patterns.check_reachable(shapes, sparsity)
         counts = patterns.unit_counts(shapes, counts)
     score = criteria.random if start_mask == "random" else criteria.magnitude
     scores = patterns.scores_of(score(view), pattern)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .. import masks as mask_algebra
+from ..emptiness import warn_of_empty_layers
 from ..selection import Patterns, select, unwrap
 from ..sharded import any_sharded
 from ..types import Masks, Tensors
@@ -157,13 +158,3 @@ def keep(scores: Mapping[str, Tensor], sparsity: float) -> Masks:
     masks = mask_algebra.keep_global(scores, count)
     warn_of_empty_layers(masks)
     return masks
-
-
-def warn_of_empty_layers(masks: Masks) -> None:
-    """Say which layers have no weight left: nothing gets through them."""
-    if empty := [name for name, count in mask_algebra.count_active(masks).items() if not count]:
-        _log.warning(
-            "no weight is left in %s; the network is cut there. Lower the sparsity, or use a "
-            "method that spares small layers: synflow, or a random mask by erk.",
-            ", ".join(empty),
-        )

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import masks as mask_algebra
+from ..emptiness import warn_of_empty_layers
 from ..selection import Patterns, select
 from ..types import Masks, Tensors
-from .scored_copy import Batches, LossFn, ScoredCopy, listed, scoring, warn_of_empty_layers
+from .scored_copy import Batches, LossFn, ScoredCopy, listed, scoring
 
 
 def synflow(

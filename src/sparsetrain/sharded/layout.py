@@ -102,10 +102,12 @@ def layout_of(tensor: Tensor) -> Layout:
     return Layout(mesh.get_group(axis), mesh.get_local_rank(axis), mesh.size(axis), device)
 
 
-@torch.no_grad()
 def local(tensor: Tensor) -> Tensor:
     """This rank's rows, in the same memory and without autograd; a plain tensor as it is."""
-    return tensor.to_local() if is_sharded(tensor) else tensor.detach()
+    if not is_sharded(tensor):
+        return tensor.detach()
+    with torch.no_grad():
+        return tensor.to_local()
 
 
 def wrap(rows: Tensor, like: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ class Totals:
         train_flops: of training, pruned weights free; ART's judging of pruned copies included.
         train: training epochs.
         evaluate: every evaluation, on whichever images.
-        mask_updates: deciding on masks between epochs; updates inside a step count as training.
+        mask_updates: deciding on masks, within the epochs (where it is part of `train`, too) and
+            between them.
         total: from the start of the first epoch to the record, interruptions left out.
         skipped_steps: steps not taken, because loss or gradient was NaN or infinite.
     """

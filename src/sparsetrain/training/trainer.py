@@ -40,7 +40,9 @@ def run_epoch(
     if not state.begun:
         state.begun = {"cost": _cost(state), "total": state.totals.so_far("total")}
     line: dict[str, Any] = {"epoch": epoch + 1, "phase": phase.name}
+    spent = session.plan.update_seconds
     result = _train(state, phase, reporter, after_step)
+    state.totals.mask_updates += session.plan.update_seconds - spent
     line |= {"loss": result.loss, "train_accuracy": result.accuracy}
     line |= _monitor(state, check)
     line |= {"sparsity": session.plan.sparsity, "lr": _rate(state, phase, epoch, 0)}

@@ -111,6 +111,11 @@ class ArtPlan:
             "pruned_train_accuracy": last["pruned_accuracy"],
         }
 
+    @property
+    def update_seconds(self) -> float:
+        """None: ART decides between epochs."""
+        return 0.0
+
     def state_dict(self) -> dict[str, Any]:
         """ART's, and the ends of the phases."""
         return {"art": self._art.state_dict(), "ends": dict(self._ends)}

@@ -58,6 +58,11 @@ class Plan(Protocol):
         """What the record gains."""
         ...
 
+    @property
+    def update_seconds(self) -> float:
+        """Seconds that mask updates within the epochs have taken in this process."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """Everything resume needs."""
         ...

@@ -83,6 +83,11 @@ class ImpPlan:
             "rewind": rule.rewind,
         }
 
+    @property
+    def update_seconds(self) -> float:
+        """None: IMP decides between epochs."""
+        return 0.0
+
     def state_dict(self) -> dict[str, Any]:
         """IMP's."""
         return self._imp.state_dict()
@@ -115,6 +120,7 @@ def imp_rule(config: TrainConfig, *, steps: int) -> ImpRule:
         rewind=_step(options, steps) if options.rewind == "epoch" else options.rewind,
     )
     if each is not None:
+        _check_rewind(options, rule)
         return rule
     total, trainings = config.optim.epochs, rule.total_rounds + 1
     if total < trainings:
@@ -123,7 +129,9 @@ def imp_rule(config: TrainConfig, *, steps: int) -> ImpRule:
             f"{rule.sparsity:g}, got {total}; raise epochs, or give fewer rounds"
         )
     each = total // trainings
-    return replace(rule, epochs_per_round=each, final_epochs=total - rule.total_rounds * each)
+    shared = replace(rule, epochs_per_round=each, final_epochs=total - rule.total_rounds * each)
+    _check_rewind(options, shared)
+    return shared
 
 
 def warn_of_short_trainings(rule: ImpRule) -> None:
@@ -147,3 +155,12 @@ def _step(options: ImpOptions, steps: int) -> int:
     if not 0 <= options.rewind_epoch < math.inf:
         raise ValueError(f"rewind_epoch must be 0 or more, got {options.rewind_epoch:g}")
     return round(options.rewind_epoch * steps)
+
+
+def _check_rewind(options: ImpOptions, rule: ImpRule) -> None:
+    """Raise ValueError if the dense training ends before the epoch to go back to."""
+    if options.rewind == "epoch" and options.rewind_epoch > rule.epochs_per_round:
+        raise ValueError(
+            f"rewind_epoch must be within the dense training of {rule.epochs_per_round} epochs, "
+            f"got {options.rewind_epoch:g}; lower it, or raise epochs"
+        )

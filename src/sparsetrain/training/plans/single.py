@@ -31,8 +31,10 @@ def in_loop_plan(
         field.name: getattr(config.options, field.name)
         for field in dataclasses.fields(config.options)
     }
-    if config.sparse.compat == "paper" and config.sparse.method == "granet":
-        options["compat"] = "paper"  # its counts and ties too, as ART's
+    kind = methods.get(config.sparse.method).make
+    known = {field.name for field in dataclasses.fields(kind)} if kind is not None else set()
+    if "compat" in known:
+        options["compat"] = config.sparse.compat  # the published counts and ties too, as ART's
     steps = config.optim.epochs * len(train)
     method = methods.create(
         config.sparse.method, sparsity=config.sparse.sparsity, total_steps=steps, **options
@@ -98,6 +100,11 @@ class SinglePlan:
     def facts(self) -> dict[str, Any]:
         """What was known at the start."""
         return dict(self._facts)
+
+    @property
+    def update_seconds(self) -> float:
+        """The engine's."""
+        return self._sparsifier.update_seconds
 
     def state_dict(self) -> dict[str, Any]:
         """The engine's."""
