@@ -208,7 +208,9 @@ def _add_grad_(
     targets = _matched(names, tensors, weights, grads)
     values = [w.detach() for w in tensors]
     with torch.no_grad():
-        own = [None if target is None else sharded.local(target) for target in targets]
+        own = targets
+        if sharded.any_sharded(values):
+            own = [None if target is None else sharded.local(target) for target in targets]
         _measure(regularizer, names, values).add_(_rows(values), own, scale)
 
 
@@ -268,6 +270,8 @@ def _measure(
 
 def _rows(weights: Sequence[Tensor]) -> list[Tensor]:
     """This rank's rows of sharded weights; plain ones as they are."""
+    if not sharded.any_sharded(weights):
+        return list(weights)
     return [sharded.local(weight) for weight in weights]
 
 
