@@ -15,13 +15,13 @@ import math
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
+from common import interleaved, processor
 from torch import Tensor
 
 import sparsetrain as st
@@ -91,20 +91,6 @@ def deviation(gradient: Sequence[Tensor], exact: np.ndarray) -> float:
     return float(np.abs(flat - exact).max() / np.abs(exact).max())
 
 
-def interleaved(
-    contenders: dict[str, Callable[[], object]], repeats: int, warmup: int = 2
-) -> dict[str, list[float]]:
-    """Milliseconds of each contender in each round, in turn, after `warmup` untimed rounds."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for round_ in range(warmup + repeats):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            if round_ >= warmup:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return times
-
-
 def on_the_twin(run: Callable[[], object]) -> Callable[[], object]:
     """The same without the C++ kernels."""
 
@@ -150,13 +136,6 @@ def gate(name: str, key: str) -> float:
     if native.library() is None or key.startswith("twin"):
         return TWIN_GATES[name]
     return NATIVE_GATE if key == "add_grad_" else 0.0
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def reaches(row: dict) -> bool:
