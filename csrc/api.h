@@ -3,13 +3,14 @@
 
 #include <stdint.h>
 
+#include "levels/level.h"
 #include "spans.h"
 
 #define ST_API extern "C" __attribute__((visibility("default")))
 
 namespace st {
 
-constexpr int kAbi = 1;
+constexpr int kAbi = 2;
 
 enum Status : int { kOk = 0, kNoMemory = 1 };
 enum Kind : int { kFloat32 = 0, kBfloat16 = 1, kFloat16 = 2, kFloat64 = 3 };
@@ -29,6 +30,27 @@ struct MaskRow {
 struct MaskedTensor {
   void* data;
   int64_t kind;
+};
+
+// Activations in the packed layout, [block of images][channel][row][column][image], and a tensor.
+struct Packed {
+  int64_t batch, channels;
+  float* packed;
+  float* tensor;
+  Planes planes;  // `images` is set by the call
+};
+
+// A convolution over a batch. Where one image is a block and `phases` is above 1 (the stride), the
+// input is first laid out as phases * phases planes a channel, of every `phases`-th row and column:
+// then `in_plane` is such a plane and `in_rows`, `in_columns` are those of the unsplit one.
+struct ConvCall {
+  Conv conv;
+  const float* in;
+  const float* residual;  // or null
+  float* out;
+  float* grads;
+  int64_t blocks, in_block, out_block;  // blocks of images, and the floats from one to the next
+  int64_t channels, phases, in_plane, in_rows, in_columns;
 };
 
 }  // namespace st
@@ -54,3 +76,13 @@ ST_API int st_hypersparse_add(const st::Pair* pairs, int64_t count, float steepn
 // infinity or a NaN (else unchanged).
 ST_API int st_mask(const st::MaskRow* rows, int64_t count, const st::MaskedTensor* tensors,
                    uint8_t* bad, int threads);
+
+// A tensor's entries into the packed layout, whose halo and missing images become zero.
+ST_API int st_pack(const st::Packed* packed, int threads);
+ST_API int st_unpack(const st::Packed* packed, int threads);
+
+// Writes the outputs, not their halo. For blocks of one image up to 15 floats after the input are
+// read.
+ST_API int st_conv(const st::ConvCall* call, int threads);
+// grads[i] = the gradient of entry i, where `out` holds that of the outputs. Not for blocks of one.
+ST_API int st_conv_grad(const st::ConvCall* call, int threads);

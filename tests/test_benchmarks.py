@@ -17,6 +17,7 @@ TOY = {
     "gpu": ["--smoke"],
     "mask_update": ["--smoke"],
     "regularizer": ["--repeats", "1"],
+    "sparse_conv": ["--smoke"],
 }
 SLOW = {"art_epoch", "gpu"}  # several networks, under two trainers or compiled
 

@@ -24,6 +24,30 @@ struct Found {
   int64_t below, inside;
 };
 
+// One sparse convolution of activations that lie as [channel][row][column][image of a block], with
+// room around each plane. Strides and offsets count floats. A weight's entry is the offset of the
+// input that it multiplies for output (0, 0), and its value. Entries are ordered by group of input
+// channels, output channel, kernel row: `starts` has the border of each such run, and the end.
+struct Conv {
+  int64_t outputs, groups, taps;   // output channels, groups of input channels, kernel rows
+  int64_t rows, columns, images;   // of the output; images in a block: 1 or a multiple of 16
+  int64_t padding, stride, height; // output row y meets input row y * stride + tap - padding
+  int64_t in_row, in_column;       // from one output's inputs to the next's
+  int64_t out_plane, out_row, out_column;
+  int64_t band;                    // rows of outputs computed together: 1, 2 or 4
+  int64_t relu;                    // 0 or 1
+  const int32_t* starts;           // groups * outputs * taps + 1
+  const int32_t* offsets;
+  const float* values;
+  const float* bias;               // of each output channel, or null
+};
+
+// A block of activations, to be laid from or to a tensor of any strides (in floats).
+struct Planes {
+  int64_t images, block, rows, columns, halo;  // images: the block's own, at most `block`
+  int64_t image, channel, row, column;         // strides of the tensor
+};
+
 // One processor level's kernels.
 struct Kernels {
   Sums (*hypersparse_sums)(const float* weights, int64_t n, float steepness);
@@ -37,6 +61,21 @@ struct Kernels {
   bool (*mask_64)(uint64_t* data, const uint8_t* keep, int64_t n, uint64_t exponent);
   bool (*mask_32)(uint32_t* data, const uint8_t* keep, int64_t n, uint32_t exponent);
   bool (*mask_16)(uint16_t* data, const uint8_t* keep, int64_t n, uint16_t exponent);
+  // Output channels [first, last) of one block of images; `residual` (or null) lies as `out`.
+  void (*conv)(const Conv& conv, const float* in, const float* residual, float* out,
+               int64_t first, int64_t last);
+  // The same for one image: reads, but does not use, up to 15 floats after the last input.
+  void (*conv_one)(const Conv& conv, const float* in, const float* residual, float* out,
+                   int64_t first, int64_t last);
+  // Adds to `grads` of each entry; `out` holds the gradient of the outputs.
+  void (*conv_grad)(const Conv& conv, const float* in, const float* out, float* grads,
+                    int64_t first, int64_t last);
+  // Channels [first, last) between a tensor and the packed layout, whose halo and missing images
+  // become zero.
+  void (*pack)(const Planes& planes, const float* tensor, float* packed, int64_t first,
+               int64_t last);
+  void (*unpack)(const Planes& planes, const float* packed, float* tensor, int64_t first,
+                 int64_t last);
 };
 
 namespace generic {

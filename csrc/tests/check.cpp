@@ -12,6 +12,7 @@
 
 #include "../api.h"
 #include "../pool.h"
+#include "check_conv.h"
 
 namespace {
 
@@ -121,6 +122,7 @@ void check_everything() {
       check_order(weights, threads);
       check_hypersparse(weights, threads);
     }
+    check(conv_check::all_right(threads), "sparse convolution");
     check_mask<std::uint64_t>(st::kFloat64, 0x7ff0000000000000, threads);
     check_mask<std::uint32_t>(st::kFloat32, 0x7f800000, threads);
     check_mask<std::uint16_t>(st::kBfloat16, 0x7f80, threads);

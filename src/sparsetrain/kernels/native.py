@@ -13,12 +13,12 @@ import os
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 
-ABI = 1
+ABI = 2
 """Version of csrc/api.h that this file speaks."""
 
 PATH = Path(__file__).with_name("_native.so")
@@ -28,6 +28,8 @@ MASKED = tuple(_KINDS)
 """The dtypes that `mask_` can mask."""
 _RANKED = (torch.float32, torch.bfloat16, torch.float16)
 _LOSS = "the regulariser and the masks then take about two to four times as long a step on a CPU"
+OfOneRow: TypeAlias = Literal["st_pack", "st_unpack", "st_conv", "st_conv_grad"]
+"""Functions of the sparse convolution that take one structure."""
 _log = logging.getLogger(__name__)
 
 
@@ -81,6 +83,8 @@ def _opened(path: Path, level: int) -> ctypes.CDLL | None:
     found.st_hypersparse_sums.argtypes = [rows, count, single, out, threads]
     found.st_hypersparse_add.argtypes = [rows, count, single, single, threads]
     found.st_mask.argtypes = [rows, count, rows, out, threads]
+    for name in get_args(OfOneRow):
+        getattr(found, name).argtypes = [rows, threads]
     found.st_use_level(level)
     return found
 
@@ -175,6 +179,16 @@ def mask_(rows: Sequence[Masked]) -> list[bool]:
         finite.append(not (row.tensors and bad[first]))
         first += len(row.tensors)
     return finite
+
+
+def run(name: OfOneRow, row: Sequence[int]) -> None:
+    """Call a function of one structure, whose fields are 8 bytes each (csrc/api.h).
+
+    Args:
+        row: the fields in order; the caller keeps alive what they point to.
+    """
+    table = _table([tuple(row)])
+    _call(name, ctypes.addressof(table))
 
 
 def _call(name: str, *arguments: object) -> None:

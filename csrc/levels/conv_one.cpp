@@ -1,0 +1,92 @@
+// Sparse convolution of one image: vectors run along the rows of the padded plane and over their
+// ends, so that narrow maps fill them too; what belongs to no output is not stored.
+#include "level.h"
+#include "tile.h"
+
+namespace st::ST_LEVEL {
+namespace {
+
+struct Place {
+  const float* in;
+  const float* residual;
+  float* out;
+};
+
+inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Stores the sums of positions [at, at + n) of the plane, n of them outputs or between two rows.
+inline void store_rows(const Conv& conv, const Place& place, int64_t output, const float* sums,
+                       int64_t at, int64_t n) {
+  const float bias = conv.bias ? conv.bias[output] : 0.0f;
+  const float low = conv.relu ? 0.0f : -__builtin_inff();
+  int64_t row = at / conv.in_row, column = at % conv.in_row;
+  for (const float* const end = sums + n; sums < end; ++row, column = 0) {
+    const int64_t start = output * conv.out_plane + row * conv.out_row + column;
+    const int64_t count = least(conv.columns - column, end - sums);
+    float* const out = place.out + start;
+    const float* const more = place.residual ? place.residual + start : nullptr;
+    for (int64_t i = 0; i < count; ++i) {
+      const float sum = sums[i] + bias + (more ? more[i] : 0.0f);
+      out[i] = sum < low ? low : sum;
+    }
+    sums += conv.in_row - column;
+  }
+}
+
+template <int N>
+void run(const Conv& conv, const Place& place, int64_t at, int64_t length, int64_t first,
+         int64_t last) {
+  float buffer[N * kLanes];
+  for (int64_t output = first; output < last; ++output) {
+    const int64_t from = conv.starts[output * conv.taps];
+    const int64_t n = conv.starts[(output + 1) * conv.taps] - from;
+    Tile<1, N> sums = {};
+    add_products<1, N, 1>(sums, place.in + at, 0, 0, conv.offsets + from, conv.values + from, n);
+    sums.each([&](Floats& sum, int, int c) __attribute__((always_inline)) {
+      store(buffer + c * kLanes, sum);
+    });
+    store_rows(conv, place, output, buffer, at, least(N * kLanes, length - at));
+  }
+}
+
+// One output position: products of scattered inputs, kLanes chains.
+float dot(const float* in, const int32_t* offsets, const float* values, int64_t n) {
+  float lanes[kLanes] = {}, sum = 0.0f;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      lanes[lane] += values[i + lane] * in[offsets[i + lane]];
+    }
+  }
+  for (; i < n; ++i) sum += values[i] * in[offsets[i]];
+  for (const float lane : lanes) sum += lane;
+  return sum;
+}
+
+}  // namespace
+
+void conv_one(const Conv& conv, const float* in, const float* residual, float* out, int64_t first,
+              int64_t last) {
+  const Place place{in, residual, out};
+  const int64_t length = (conv.rows - 1) * conv.in_row + conv.columns;
+  if (length == 1) {
+    for (int64_t output = first; output < last; ++output) {
+      const int64_t from = conv.starts[output * conv.taps];
+      const int64_t n = conv.starts[(output + 1) * conv.taps] - from;
+      const float sum = dot(in, conv.offsets + from, conv.values + from, n);
+      store_rows(conv, place, output, &sum, 0, 1);
+    }
+    return;
+  }
+  for (int64_t at = 0; at < length;) {
+    const int64_t vectors = (length - at + kLanes - 1) / kLanes;
+    const int64_t n = vectors >= 8 ? 8 : vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1;
+    n == 8   ? run<8>(conv, place, at, length, first, last)
+    : n == 4 ? run<4>(conv, place, at, length, first, last)
+    : n == 2 ? run<2>(conv, place, at, length, first, last)
+             : run<1>(conv, place, at, length, first, last);
+    at += n * kLanes;
+  }
+}
+
+}  // namespace st::ST_LEVEL
