@@ -21,7 +21,7 @@ from sparsetrain.types import Masks
 
 _log = logging.getLogger(__name__)
 
-EPOCHS, BATCH, SPARSITY = 30, 16, 0.98
+EPOCHS, BATCH, SPARSITY = 30, 32, 0.98
 SHAPES = {"0.weight": (128, 64), "2.weight": (128, 128), "4.weight": (10, 128)}
 LEARNERS = ["set", "rigl", "itop", "snfs", "granet", "gmp", "art"]
 
