@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 import re
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
+from ..atomic import temporary as temporary
+from ..atomic import write_atomic as write_atomic
 
 _NAME = re.compile(r"epoch-(\d+)(?:-batch-(\d+))?\.pt")
 
@@ -23,33 +23,6 @@ class Position(NamedTuple):
 
     epoch: int
     batch: int = 0
-
-
-def write_atomic(path: Path, data: bytes | memoryview) -> None:
-    """Put `data` at `path` at once: under any failure the old content, or nothing, stays.
-
-    When this returns, the file is on the disk under its name.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written; no partial file is left.
-    """
-    part = temporary(path)
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        _sync_folder(path.parent)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
-
-
-def temporary(path: Path) -> Path:
-    """Where `write_atomic` puts the data before they are whole."""
-    return path.with_name(f".{path.name}.part")
 
 
 def save(folder: Path, position: Position, state: dict[str, Any], *, keep: int) -> Path:
@@ -137,17 +110,6 @@ def _position(path: Path) -> Position:
     match = _NAME.fullmatch(path.name)
     assert match is not None
     return Position(int(match[1]), int(match[2] or 0))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring a rename to the disk; Windows has no such call and needs none."""
-    if sys.platform == "win32":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _load(path: Path) -> dict[str, Any] | None:
