@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -24,6 +24,7 @@ Train sparse neural networks: prune, regrow, run.
   train       train one network; without options: ART + HyperSparse at 90 % zeros on the
               embedded digits, about a minute on a laptop CPU
   eval RUN    test a finished run's network again and compare with its record
+  export RUN  a finished run's network as a small file without zeros, or dense, or ONNX
   sweep FILE  make every run of a recipe, those left after a break too, and print their table
   methods     the methods that --method takes, by their parts; `methods NAME` prints one's page
   cite NAME   the BibTeX of a method and of the parts that it is used with
@@ -157,6 +158,39 @@ def _eval(words: list[str]) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class _Export:
+    """Options of `sparsetrain export`."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """The run's folder."""
+    format: Literal["compressed", "dense", "onnx", "2:4"] = "compressed"
+    """compressed: safetensors without the zeros; dense: with them; onnx needs sparsetrain[onnx]."""
+    out: Path | None = None
+    """The file; None is model.FORMAT in the run's folder."""
+    values: Literal["float32", "float16", "bfloat16"] | None = None
+    """Type that the kept weights of a compressed file are rounded to; None keeps every bit."""
+    json: bool = False
+    """Print the result as one line on stdout."""
+
+
+def _export(words: list[str]) -> int:
+    from .training.flags import parse
+
+    about = "Write a finished run's network in another format."
+    args = parse(_Export, words, prog="sparsetrain export", about=about)
+
+    from .training.export import export
+
+    result = export(args.run, format=args.format, out=args.out, values=args.values)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        share = f"{100 * result['ratio']:.2f} % of the dense file's {result['dense_bytes']:,}"
+        print(f"{result['path']}: {result['bytes']:,} bytes, {share}")
+    return 0
+
+
 def _methods(words: list[str]) -> int:
     if _wants_help(words):
         print("usage: sparsetrain methods [NAME]\n\nPrint the table of methods, or one's page.")
@@ -276,6 +310,7 @@ _COMMANDS: Mapping[str, Callable[[list[str]], int]] = MappingProxyType(
     {
         "train": _train,
         "eval": _eval,
+        "export": _export,
         "sweep": _sweep,
         "methods": _methods,
         "cite": _cite,
