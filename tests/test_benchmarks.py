@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 TOY = {
     "art_epoch": ["--smoke"],
     "augmentation": ["--smoke"],
+    "files": ["--smoke"],
     "gpu": ["--smoke"],
     "mask_update": ["--smoke"],
     "regularizer": ["--repeats", "1"],
