@@ -10,7 +10,7 @@
 
 namespace st {
 
-constexpr int kAbi = 2;
+constexpr int kAbi = 3;
 
 enum Status : int { kOk = 0, kNoMemory = 1 };
 enum Kind : int { kFloat32 = 0, kBfloat16 = 1, kFloat16 = 2, kFloat64 = 3 };
@@ -70,6 +70,9 @@ ST_API int st_hypersparse_sums(const st::Span* spans, int64_t count, float steep
                                int threads);
 // grad += factor * sign(w) * sech^2(steepness |w|), in place.
 ST_API int st_hypersparse_add(const st::Pair* pairs, int64_t count, float steepness, float factor,
+                              int threads);
+// grad = the same; what it held is not read.
+ST_API int st_hypersparse_set(const st::Pair* pairs, int64_t count, float steepness, float factor,
                               int threads);
 
 // Store +0 where a mask is 0, in every tensor of the mask; bad[i] = 1 where tensor i keeps an

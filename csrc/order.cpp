@@ -103,7 +103,7 @@ class Selection {
     std::int64_t row = 0, before = 0;
     for (std::int64_t i = 0; i < n; ++i) {
       noise = noise * 1664525u + 1013904223u;
-      const std::int64_t at = i * step + static_cast<std::int64_t>(noise >> 8) % step;
+      const std::int64_t at = i * step + (static_cast<std::int64_t>(noise >> 8) * step >> 24);
       for (; at - before >= spans_[row].size; ++row) before += spans_[row].size;
       items[static_cast<std::size_t>(i)] = static_cast<const Item*>(spans_[row].data)[at - before];
     }

@@ -1,4 +1,4 @@
-// HyperSparse over all weights: sums per block, added in order; gradients in place.
+// HyperSparse over all weights: sums per block, added in order; gradients, added or written.
 #include <new>
 #include <vector>
 
@@ -31,13 +31,14 @@ void sums(const Span* spans, std::int64_t count, float steepness, double* out, i
   out[1] = total.activation;
 }
 
-void add(const Pair* pairs, std::int64_t count, float steepness, float factor, int threads) {
+using Write = void (*)(const float*, float*, std::int64_t, float, float);
+
+void gradient(const Pair* pairs, std::int64_t count, float steepness, float factor, Write write,
+              int threads) {
   const Blocks blocks(pairs, count, kBlock);
-  const Kernels& table = kernels();
   parallel_for(blocks.count(), kGrain, threads, [&](std::int64_t first, std::int64_t last) {
     blocks.each(first, last, [&](auto, auto row, auto offset, auto length) {
-      table.hypersparse_add(pairs[row].weights + offset, pairs[row].grads + offset, length,
-                            steepness, factor);
+      write(pairs[row].weights + offset, pairs[row].grads + offset, length, steepness, factor);
     });
   });
 }
@@ -55,7 +56,15 @@ int st_hypersparse_sums(const st::Span* spans, int64_t count, float steepness, d
 
 int st_hypersparse_add(const st::Pair* pairs, int64_t count, float steepness, float factor,
                        int threads) try {
-  st::add(pairs, count, steepness, factor, threads);
+  st::gradient(pairs, count, steepness, factor, st::kernels().hypersparse_add, threads);
+  return st::kOk;
+} catch (const std::bad_alloc&) {
+  return st::kNoMemory;
+}
+
+int st_hypersparse_set(const st::Pair* pairs, int64_t count, float steepness, float factor,
+                       int threads) try {
+  st::gradient(pairs, count, steepness, factor, st::kernels().hypersparse_set, threads);
   return st::kOk;
 } catch (const std::bad_alloc&) {
   return st::kNoMemory;

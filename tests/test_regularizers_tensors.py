@@ -291,3 +291,16 @@ def test_nothing_reads_values_back_from_the_device(regularizer: Regularizer) -> 
     regularizer.loss(weights).backward()
     assert [g.shape for g in regularizer.grad(weights)] == [w.shape for w in weights]
     assert all(w.grad is not None for w in weights)
+
+
+def test_gradients_in_one_piece_of_memory_do_not_overlap() -> None:
+    shapes = [(7, 3), (1,), (0,), (4, 3, 5, 5), (33,)]
+    weights = [torch.randn(shape) for shape in shapes]
+    weights[3] = weights[3].contiguous(memory_format=torch.channels_last)
+    grads = HyperSparse(0.5).grad(weights)
+    expected = by_adding(HyperSparse(0.5), weights)
+    for i, grad in enumerate(grads):
+        assert grad.stride() == weights[i].stride()
+        torch.testing.assert_close(grad, expected[i], rtol=0, atol=0)
+        grad.fill_(i)
+    assert all(bool((grad == i).all()) for i, grad in enumerate(grads))

@@ -53,6 +53,8 @@ struct Kernels {
   Sums (*hypersparse_sums)(const float* weights, int64_t n, float steepness);
   void (*hypersparse_add)(const float* weights, float* grads, int64_t n, float steepness,
                           float factor);
+  void (*hypersparse_set)(const float* weights, float* grads, int64_t n, float steepness,
+                          float factor);
   // Keys below the range are counted; those inside are counted and, given `out` (room for n and
   // one vector of 16 more), written there.
   Found (*find_32)(const uint32_t* bits, int64_t n, const KeyRange& range, uint32_t* out);

@@ -18,9 +18,21 @@ inline Words keys_of(Words bits, uint32_t infinity) {
   return size > infinity ? ~Words{} : bits ^ flip;
 }
 
+// -1 in the lanes of the keys that lie below a range, and of those inside.
+struct Places {
+  Ints below, inside;
+};
+
+template <bool kMagnitude>
+inline Places places(Words keys, uint32_t low, uint32_t width) {
+  const Words above = keys - low;
+  // Both are below 2^31 for magnitudes: the sign tells, where AVX2 compares no unsigned numbers.
+  return {kMagnitude ? (Ints)above < 0 : keys < low, above <= width};
+}
+
 template <class Vector, bool kMagnitude, class Item>
 Found find(const Item* bits, int64_t n, const KeyRange& range, uint32_t* out) {
-  const uint32_t width = range.high - range.low;
+  const uint32_t low = range.low, width = range.high - range.low, infinity = range.infinity;
   const int64_t step = 4 * kLanes;
   Ints below = {}, inside = {};
   int64_t written = 0, i = 0;
@@ -28,15 +40,16 @@ Found find(const Item* bits, int64_t n, const KeyRange& range, uint32_t* out) {
     Words keys[4];
     Ints within[4];
     for (int part = 0; part < 4; ++part) {
-      keys[part] =
-          keys_of<kMagnitude>(widen(load<Vector>(bits + i + part * kLanes)), range.infinity);
-      below += keys[part] < range.low;
-      within[part] = keys[part] - range.low <= width;
+      keys[part] = keys_of<kMagnitude>(widen(load<Vector>(bits + i + part * kLanes)), infinity);
+      const Places found = places<kMagnitude>(keys[part], low, width);
+      below += found.below;
+      within[part] = found.inside;
     }
-    inside += (within[0] + within[1]) + (within[2] + within[3]);
-    if (out == nullptr || !any((within[0] | within[1]) | (within[2] | within[3]))) continue;
-    for (int part = 0; part < 4; ++part) {
-      if (any(within[part])) written += store_chosen(out + written, keys[part], within[part]);
+    const Ints together = (within[0] + within[1]) + (within[2] + within[3]);
+    inside += together;
+    if (out == nullptr || !any(together)) continue;
+    for (int part = 0; part < 4; ++part) {  // no branch: most would be mispredicted
+      written += store_chosen(out + written, keys[part], within[part]);
     }
   }
   Found found{0, 0};
@@ -45,10 +58,9 @@ Found find(const Item* bits, int64_t n, const KeyRange& range, uint32_t* out) {
     found.inside -= inside[lane];
   }
   for (; i < n; ++i) {
-    const uint32_t key =
-        keys_of<kMagnitude>(widen(load_part<Vector>(bits + i, 1)), range.infinity)[0];
-    found.below += key < range.low;
-    if (key - range.low > width) continue;
+    const uint32_t key = keys_of<kMagnitude>(widen(load_part<Vector>(bits + i, 1)), infinity)[0];
+    found.below += key < low;
+    if (key - low > width) continue;
     ++found.inside;
     if (out != nullptr) out[written++] = key;
   }

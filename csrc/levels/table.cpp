@@ -5,6 +5,7 @@ namespace st::ST_LEVEL {
 
 Sums hypersparse_sums(const float*, int64_t, float);
 void hypersparse_add(const float*, float*, int64_t, float, float);
+void hypersparse_set(const float*, float*, int64_t, float, float);
 Found find_32(const uint32_t*, int64_t, const KeyRange&, uint32_t*);
 Found find_16(const uint16_t*, int64_t, const KeyRange&, uint32_t*);
 bool mask_64(uint64_t*, const uint8_t*, int64_t, uint64_t);
@@ -16,7 +17,8 @@ void conv_grad(const Conv&, const float*, const float*, float*, int64_t, int64_t
 void pack(const Planes&, const float*, float*, int64_t, int64_t);
 void unpack(const Planes&, const float*, float*, int64_t, int64_t);
 
-const Kernels kernels{hypersparse_sums, hypersparse_add, find_32,   find_16, mask_64, mask_32,
-                      mask_16,          conv,            conv_one,  conv_grad, pack,  unpack};
+const Kernels kernels{hypersparse_sums, hypersparse_add, hypersparse_set, find_32,   find_16,
+                      mask_64,          mask_32,         mask_16,         conv,      conv_one,
+                      conv_grad,        pack,            unpack};
 
 }  // namespace st::ST_LEVEL

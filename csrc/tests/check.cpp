@@ -76,12 +76,17 @@ void check_hypersparse(const Layers& weights, int threads) {
   }
   check(std::fabs(sums[0] - magnitude) <= 1e-6 * magnitude, "sum of magnitudes");
   check(std::fabs(sums[1] - activation) <= 1e-6 * activation, "sum of activations");
+  Layers written = weights;
+  std::vector<st::Pair> targets = pairs;
+  for (std::size_t i = 0; i < weights.size(); ++i) targets[i].grads = written[i].data();
+  st_hypersparse_set(targets.data(), count, s, factor, threads);
   st_hypersparse_add(pairs.data(), count, s, factor, threads);
   for (std::size_t i = 0; i < weights.size(); ++i) {
     for (std::size_t j = 0; j < weights[i].size(); ++j) {
       const double w = weights[i][j], bend = std::cosh(s * w), sign = w > 0 ? 1 : w < 0 ? -1 : 0;
-      const double expected = w + factor * sign / (bend * bend);
-      check(std::fabs(grads[i][j] - expected) <= 1e-6 * (1 + std::fabs(w)), "gradient");
+      const double expected = factor * sign / (bend * bend);
+      check(std::fabs(grads[i][j] - (w + expected)) <= 1e-6 * (1 + std::fabs(w)), "gradient");
+      check(std::fabs(written[i][j] - expected) <= 1e-6, "written gradient");
     }
   }
 }

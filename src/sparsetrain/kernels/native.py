@@ -18,7 +18,9 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-ABI = 2
+from .memory import is_gapless
+
+ABI = 3
 """Version of csrc/api.h that this file speaks."""
 
 PATH = Path(__file__).with_name("_native.so")
@@ -26,7 +28,8 @@ _LEVELS = {"generic": 0, "v3": 3, "v4": 4}
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 MASKED = tuple(_KINDS)
 """The dtypes that `mask_` can mask."""
-_RANKED = (torch.float32, torch.bfloat16, torch.float16)
+RANKED = (torch.float32, torch.bfloat16, torch.float16)
+"""The dtypes that `kth` can rank, one at a time."""
 _LOSS = "the regulariser and the masks then take about two to four times as long a step on a CPU"
 OfOneRow: TypeAlias = Literal["st_pack", "st_unpack", "st_conv", "st_conv_grad"]
 """Functions of the sparse convolution that take one structure."""
@@ -82,6 +85,7 @@ def _opened(path: Path, level: int) -> ctypes.CDLL | None:
     ]  # fmt: skip
     found.st_hypersparse_sums.argtypes = [rows, count, single, out, threads]
     found.st_hypersparse_add.argtypes = [rows, count, single, single, threads]
+    found.st_hypersparse_set.argtypes = [rows, count, single, single, threads]
     found.st_mask.argtypes = [rows, count, rows, out, threads]
     for name in get_args(OfOneRow):
         getattr(found, name).argtypes = [rows, threads]
@@ -89,63 +93,122 @@ def _opened(path: Path, level: int) -> ctypes.CDLL | None:
     return found
 
 
+class Spans(NamedTuple):
+    """Tensors of one dtype by address and size, checked once for several calls.
+
+    Attributes:
+        table: for each tensor the structure `Span` of csrc/api.h.
+        tensors: what the table points to, without gaps, kept alive.
+    """
+
+    table: ctypes.Array[ctypes.c_int64]
+    tensors: Sequence[Tensor]
+
+
+class Pairs(NamedTuple):
+    """Weights and gradients by address and size, checked once.
+
+    Attributes:
+        table: for each pair the structure `Pair` of csrc/api.h.
+        weights: what the table points to, kept alive.
+        grads: likewise; these change.
+    """
+
+    table: ctypes.Array[ctypes.c_int64]
+    weights: Sequence[Tensor]
+    grads: Sequence[Tensor]
+
+
 def takes(tensors: Iterable[Tensor], *dtypes: torch.dtype) -> bool:
     """Whether the kernels are there and can work on these tensors of these dtypes."""
     return all(_plain(t) and t.dtype in dtypes for t in tensors) and library() is not None
 
 
-def takes_rank(tensors: Sequence[Tensor]) -> bool:
-    """Whether `kth` can rank these tensors together."""
-    return takes(tensors, *_RANKED) and len({tensor.dtype for tensor in tensors}) == 1
+def spans(tensors: Iterable[Tensor], *dtypes: torch.dtype) -> Spans | None:
+    """The tensors as the kernels take them, or None where they cannot: all of one of the dtypes."""
+    if library() is None:
+        return None
+    dense, fields, dtype = [], [], None
+    for tensor in tensors:  # one loop: thousands of tensors, and each question costs 0.1 us
+        dtype = dtype or tensor.dtype
+        if tensor.dtype is not dtype or dtype not in dtypes or not _plain(tensor):
+            return None
+        kept = _dense(tensor)
+        dense.append(kept)
+        fields += (kept.data_ptr(), kept.numel())
+    return Spans(_array(fields), dense) if dense else None
 
 
-def kth(tensors: Sequence[Tensor], k: int, *, magnitude: bool) -> Tensor:
+def pairs(weights: Iterable[Tensor], grads: Iterable[Tensor | None]) -> Pairs | None:
+    """Weights and gradients as the kernels take them, or None where they cannot.
+
+    Args:
+        weights: float32 tensors.
+        grads: one a weight, float32, whose entries lie in memory in the weight's order without
+            gaps; None leaves the weight out.
+    """
+    if library() is None:
+        return None
+    kept, moved, fields = [], [], []
+    for weight, grad in zip(weights, grads, strict=True):
+        if grad is None:
+            continue
+        if (
+            not (weight.dtype is grad.dtype is torch.float32)
+            or not (_plain(weight) and _plain(grad))
+            or not _alike(weight, grad)
+        ):
+            return None
+        kept.append(weight)
+        moved.append(grad)
+        fields += (weight.data_ptr(), grad.data_ptr(), weight.numel())
+    return Pairs(_array(fields), kept, moved)
+
+
+def kth(tensors: Spans, k: int, *, magnitude: bool) -> Tensor:
     """The value of rank `k` among all entries, or among their magnitudes.
 
     Args:
-        tensors: what `takes_rank` accepts; of any strides, best without gaps.
+        tensors: float32, bfloat16 or float16.
         k: 0-based rank in ascending order, below the number of entries; NaN ranks above all.
         magnitude: rank |x| instead of x.
 
     Returns:
         A 0-d tensor of the same dtype, one of the entries (magnitudes) bit for bit.
     """
-    dense = [_dense(tensor) for tensor in tensors if tensor.numel()]
-    out = torch.empty((), dtype=dense[0].dtype)
-    rows = _table((t.data_ptr(), t.numel()) for t in dense)
-    kind = _KINDS[out.dtype]
-    _call("st_kth", rows, len(dense), kind, int(magnitude), k, out.data_ptr())
+    out = torch.empty((), dtype=tensors.tensors[0].dtype)
+    count, kind = len(tensors.tensors), _KINDS[out.dtype]
+    _call("st_kth", tensors.table, count, kind, int(magnitude), k, out.data_ptr())
     return out
 
 
-def hypersparse_sums(weights: Sequence[Tensor], steepness: float) -> tuple[float, float]:
-    """Sum of |w| and sum of tanh(steepness * |w|), over float32 tensors of any strides.
+def hypersparse_sums(weights: Spans, steepness: float) -> tuple[float, float]:
+    """Sum of |w| and sum of tanh(steepness * |w|), over float32 tensors.
 
     Each is added in float64, in one order whatever the number of threads.
     """
-    dense = [_dense(weight) for weight in weights]
     out = (ctypes.c_double * 2)()
-    rows = _table((t.data_ptr(), t.numel()) for t in dense)
-    _call("st_hypersparse_sums", rows, len(dense), steepness, ctypes.addressof(out))
+    table, count = weights.table, len(weights.tensors)
+    _call("st_hypersparse_sums", table, count, steepness, ctypes.addressof(out))
     return out[0], out[1]
 
 
-def add_hypersparse_(
-    weights: Sequence[Tensor], grads: Sequence[Tensor], steepness: float, factor: float
-) -> None:
+def add_hypersparse_(pairs: Pairs, steepness: float, factor: float) -> None:
     """Add `factor * sign(w) * sech^2(steepness * |w|)` to each gradient, in place.
 
     Args:
-        weights: float32 tensors, of any strides where they are 1-D.
-        grads: one a weight, contiguous float32, with its entries in the same order.
+        pairs: weights and gradients.
         steepness: at most a quarter of the largest float32, so that it survives a doubling.
         factor: within the range of float32.
     """
-    dense = [_dense(weight) for weight in weights]
-    pairs = zip(dense, grads, strict=True)
-    rows = _table((w.data_ptr(), g.data_ptr(), w.numel()) for w, g in pairs)
-    _call("st_hypersparse_add", rows, len(weights), steepness, factor)
-    _note_change(grads)
+    _call("st_hypersparse_add", pairs.table, len(pairs.grads), steepness, factor)
+    _note_change(pairs.grads)
+
+
+def set_hypersparse_(pairs: Pairs, steepness: float, factor: float) -> None:
+    """Write what `add_hypersparse_` adds; what the gradients held is not read."""
+    _call("st_hypersparse_set", pairs.table, len(pairs.grads), steepness, factor)
+    _note_change(pairs.grads)
 
 
 def takes_mask(row: Masked) -> bool:
@@ -200,39 +263,34 @@ def _call(name: str, *arguments: object) -> None:
 
 def _table(rows: Iterable[tuple[int, ...]]) -> ctypes.Array[ctypes.c_int64]:
     """Rows of addresses and sizes as the C structures, whose fields are 8 bytes each."""
-    flat = [field for row in rows for field in row]
-    return (ctypes.c_int64 * max(1, len(flat)))(*flat)
+    return _array([field for row in rows for field in row])
+
+
+def _array(fields: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
+    return (ctypes.c_int64 * max(1, len(fields)))(*fields)
 
 
 def _plain(tensor: Tensor) -> bool:
     """Whether the address of a tensor is that of its entries; not so in DTensor, for example."""
     return (
         type(tensor) in (Tensor, nn.Parameter)
-        and tensor.device.type == "cpu"
+        and tensor.is_cpu
         and tensor.layout is torch.strided
         and not tensor.is_neg()
     )
 
 
-def _gapless(tensor: Tensor) -> bool:
-    if tensor.is_contiguous():
-        return True
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    memory = formats.get(tensor.dim())
-    return memory is not None and tensor.is_contiguous(memory_format=memory)
-
-
 def _dense(tensor: Tensor) -> Tensor:
-    return tensor if _gapless(tensor) else tensor.contiguous()
+    return tensor if is_gapless(tensor) else tensor.contiguous()
 
 
-def _alike(mask: Tensor, tensor: Tensor) -> bool:
+def _alike(one: Tensor, other: Tensor) -> bool:
     """Whether entries of both follow each other in one order, without gaps."""
-    if mask.shape != tensor.shape:
+    if one.shape != other.shape:
         return False
-    if mask.is_contiguous() or tensor.is_contiguous():
-        return mask.is_contiguous() and tensor.is_contiguous()
-    return mask.stride() == tensor.stride() and _gapless(mask)
+    if one.is_contiguous() or other.is_contiguous():
+        return one.is_contiguous() and other.is_contiguous()
+    return one.stride() == other.stride() and is_gapless(one)
 
 
 def _note_change(tensors: Iterable[Tensor]) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .memory import empty
+
 _HALF = (torch.float16, torch.bfloat16)
 _SAMPLE, _RUN = 256, 16  # entries looked at; so many equal ones among them are a lump
 
@@ -83,7 +85,7 @@ def _select(
     # float32 holds every half-precision value exactly, and NumPy has no bfloat16.
     work = torch.float32 if dtype in _HALF and device.type == "cpu" else dtype
     # One buffer for everything: torch.cat of absolute values would allocate and write twice.
-    buffer = _empty(sum(sizes), work, device)
+    buffer = empty(sum(sizes), work, device)
     parts = buffer.split(sizes)
     for tensor, mask, part in zip(tensors, where or repeat(None), parts, strict=False):
         if mask is None or len(part) == tensor.numel():
@@ -108,13 +110,6 @@ def _kind(tensors: Collection[Tensor]) -> tuple[torch.dtype, torch.device, list[
                 "convert first."
             )
     return dtypes[0], devices[0], list(sizes)
-
-
-def _empty(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    if device.type != "cpu":
-        return torch.empty(n, dtype=dtype, device=device)
-    # NumPy asks for huge pages: the first write to 100 MB takes 8 ms, in torch.empty's 44.
-    return torch.from_numpy(np.empty(n, torch.empty(0, dtype=dtype).numpy().dtype))
 
 
 def _copy(source: Tensor, out: Tensor) -> None:

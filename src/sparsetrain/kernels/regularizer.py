@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from . import native
+from .memory import empty_likes
 from .order import kth_off_cpu, kth_smallest_magnitude
 
 Scalar: TypeAlias = float | Tensor
@@ -26,6 +28,9 @@ Reduce: TypeAlias = Callable[[Sequence[Scalar]], Sequence[Scalar]]
 
 ALIGNMENT = 0.6585
 """artanh(1/sqrt(3)) = 0.6584789, where sech^2 bends, rounded as the published code rounds it."""
+
+
+_LARGEST = torch.finfo(torch.float32).max
 
 
 class Slope(NamedTuple):
@@ -73,14 +78,28 @@ def border(weights: Sequence[Tensor], rank: int) -> Tensor:
     Returns:
         A 0-d tensor on the weights' device.
     """
-    if native.takes_rank(weights):
-        return native.kth(weights, rank, magnitude=True)
+    if (rows := native.spans(weights, *native.RANKED)) is not None:
+        return native.kth(rows, rank, magnitude=True)
     if weights[0].device.type != "cpu":
         return kth_off_cpu(_flat(weights).abs_(), rank)
     dtypes = {weight.dtype for weight in weights}
     # In mixed precision one wider copy, so that one ranking spans all of them.
     wide = compute_dtype(list(dtypes)) if len(dtypes) > 1 else weights[0].dtype
     return kth_smallest_magnitude([piece.to(wide) for piece in chunks(weights)], rank)
+
+
+def hypersparse(weights: Sequence[Tensor], rank: int) -> Slope:
+    """The curve over all weights together, whose border is the magnitude of rank `rank`.
+
+    Args:
+        weights: float tensors of any shapes.
+        rank: 0-based and ascending, below the number of entries.
+    """
+    rows = native.spans(weights, torch.float32)
+    if rows is None:
+        return hypersparse_slope(weights, border(weights, rank))
+    found = float(native.kth(rows, rank, magnitude=True))
+    return _slope_on_cpu(partial(native.hypersparse_sums, rows), found, _limit(weights))
 
 
 def hypersparse_slope(weights: Sequence[Tensor], border: Tensor, reduce: Reduce = tuple) -> Slope:
@@ -94,11 +113,14 @@ def hypersparse_slope(weights: Sequence[Tensor], border: Tensor, reduce: Reduce 
     Returns:
         The curve; both sums are accumulated in float64 over float32 chunks.
     """
-    # Largest factor that 2 * s * 0 survives without an inf * 0: matters for a denormal border.
-    limit = min(torch.finfo(_wide(w)).max for w in weights) / 4
-    if border.device.type == "cpu":
-        return _slope_on_cpu(weights, float(border), limit, reduce)
-    return _slope_on_device(weights, border, limit, reduce)
+    limit = _limit(weights)
+    if border.device.type != "cpu":
+        return _slope_on_device(weights, border, limit, reduce)
+    rows = native.spans(weights, torch.float32)
+    sums = partial(_sums_on_cpu, weights)
+    if rows is not None:
+        sums = partial(native.hypersparse_sums, rows)
+    return _slope_on_cpu(sums, float(border), limit, reduce)
 
 
 def add_hypersparse_(
@@ -112,8 +134,12 @@ def add_hypersparse_(
     factor = height * float(scale)
     if factor == 0.0:
         return
+    pairs = native.pairs(weights, grads)
+    if pairs is not None:
+        native.add_hypersparse_(pairs, steepness, _clamp(factor, _LARGEST))
+        return
     if native.takes([*weights, *(g for g in grads if g is not None)], torch.float32):
-        _add_natively_(weights, grads, steepness, _clamp(factor, torch.finfo(torch.float32).max))
+        _add_packed_(weights, grads, steepness, _clamp(factor, _LARGEST))
         return
 
     def add_(weight: Tensor, grad: Tensor, scratch: Tensor, other: Tensor) -> None:
@@ -125,6 +151,21 @@ def add_hypersparse_(
         grad.addcmul_(scratch, other, value=_clamp(4.0 * factor, torch.finfo(scratch.dtype).max))
 
     _each_chunk_(weights, grads, add_)
+
+
+def hypersparse_gradient(weights: Sequence[Tensor], *, slope: Slope) -> list[Tensor]:
+    """`sign(w) * height * sech^2(steepness * |w|)` of each weight, in new tensors."""
+    takes = weights[0].device.type == "cpu" and native.takes(weights, torch.float32)
+    if takes and float(slope.height) != 0.0:
+        grads = empty_likes(weights)
+        # Written, not added to zeros: two passes over the new memory fewer.
+        if (pairs := native.pairs(weights, grads)) is not None:
+            factor = _clamp(float(slope.height), _LARGEST)
+            native.set_hypersparse_(pairs, float(slope.steepness), factor)
+            return grads
+    grads = zeros_like(weights)
+    add_hypersparse_(weights, grads, 1.0, slope=slope)
+    return grads
 
 
 def sum_magnitudes(weights: Sequence[Tensor]) -> Scalar:
@@ -160,13 +201,21 @@ def add_double_(weights: Sequence[Tensor], grads: Grads, scale: Scalar) -> None:
     _each_chunk_(weights, grads, lambda weight, grad, *_: grad.add_(weight, alpha=alpha))
 
 
-def _slope_on_cpu(weights: Sequence[Tensor], border: float, limit: float, reduce: Reduce) -> Slope:
+def _limit(weights: Sequence[Tensor]) -> float:
+    """The largest factor that 2 * s * 0 survives without an inf * 0, for a denormal border."""
+    dtypes = {weight.dtype for weight in weights}
+    return min(torch.finfo(compute_dtype([dtype])).max for dtype in dtypes) / 4
+
+
+def _slope_on_cpu(
+    sums: Callable[[float], tuple[float, float]],
+    border: float,
+    limit: float,
+    reduce: Reduce = tuple,
+) -> Slope:
+    """The curve by `sums`, which gives sum of |w| and sum of tanh(s * |w|) for s."""
     steepness = min(ALIGNMENT / border, limit) if border > 0.0 else 0.0
-    if native.takes(weights, torch.float32):
-        total, activation = native.hypersparse_sums(weights, steepness)
-    else:
-        total, activation = _sums_on_cpu(weights, steepness)
-    total, activation = map(float, reduce((total, activation)))
+    total, activation = map(float, reduce(sums(steepness)))
     height = min(steepness * total / activation, limit) if activation > 0.0 else 0.0
     return Slope(steepness, height, total)
 
@@ -189,15 +238,16 @@ def _sums_on_cpu(weights: Sequence[Tensor], steepness: float) -> tuple[float, fl
     return total, activation
 
 
-def _add_natively_(
-    weights: Sequence[Tensor], grads: Grads, steepness: float, factor: float
-) -> None:
-    pairs = [(_packed(w, g), g) for w, g in zip(weights, grads, strict=True) if g is not None]
-    sources, targets = [pair.weight for pair, _ in pairs], [pair.grad for pair, _ in pairs]
-    native.add_hypersparse_(sources, targets, steepness, factor)
-    for pair, grad in pairs:
-        if pair.spill is not None:
-            grad.add_(pair.spill)
+def _add_packed_(weights: Sequence[Tensor], grads: Grads, steepness: float, factor: float) -> None:
+    """By the kernels, where a weight and its gradient do not lie in memory alike."""
+    packs = [(_packed(w, g), g) for w, g in zip(weights, grads, strict=True) if g is not None]
+    sources = [pack.weight.contiguous() for pack, _ in packs]
+    pairs = native.pairs(sources, [pack.grad for pack, _ in packs])
+    assert pairs is not None, "1-D without gaps, and `takes` accepted their dtypes"
+    native.add_hypersparse_(pairs, steepness, factor)
+    for pack, grad in packs:
+        if pack.spill is not None:
+            grad.add_(pack.spill)
 
 
 def _slope_on_device(
