@@ -32,12 +32,13 @@ from .types import Method as Method
 from .types import View as View
 
 if TYPE_CHECKING:
+    from . import analysis as analysis
     from . import data as data
     from . import models as models
 
 __version__ = "0.1.0.dev0"
 
-_LAZY = ("data", "models")  # the networks and data sets cost nothing until they are asked for
+_LAZY = ("analysis", "data", "models")  # these cost nothing until they are asked for
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -134,14 +134,26 @@ def _epochs(
     pace, world = Pace(), state.session.place.world
     check = _between(signals, world)
     with _told(reporter):
+        if state.step == 0:
+            _trace(state, folder)
         while state.epoch < state.end:
             with state.totals.timed("total"):
                 line = run_epoch(state, reporter, after_step=saver.after_step, check=check)
                 if world.writes:
                     folder.append_metrics(line)
+                _trace(state, folder)
             left = pace.remaining(state.end - state.epoch)
             reporter.say(epoch_line(line, end=state.end, eta=left))
             saver.after_epoch()
+
+
+def _trace(state: RunState, folder: RunFolder) -> None:
+    """Write what is kept of an epoch; before the first, of the network as it begins."""
+    if state.tracer is None:
+        return
+    if state.epoch == 0:
+        state.tracer.look()
+    state.tracer.write(folder.trace, state.epoch, step=state.totals.steps)
 
 
 def _between(signals: Signals, world: World) -> Callable[[], None]:
