@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -132,7 +133,8 @@ def sampled_places(sizes: Mapping[str, int], limit: int = SAMPLE) -> dict[str, n
 def shared(bits: np.ndarray, others: np.ndarray) -> float:
     """The share of the second's set bits that the first has too; 1 where the second has none."""
     size = int(np.unpackbits(others).sum())
-    return int(np.unpackbits(bits & others).sum()) / size if size else 1.0
+    both = np.bitwise_and(bits, others)
+    return int(np.unpackbits(both).sum()) / size if size else 1.0
 
 
 def dump_layers(layers: Layers) -> bytes:
@@ -167,12 +169,16 @@ def load_trace(folder: Path, *, last: int | None = None) -> Trace | None:
         return None
     if about.pop("version", None) != VERSION:
         return None
-    about["shapes"] = tuple(map(tuple, about["shapes"]))
-    layers = Layers(**{k: tuple(v) if isinstance(v, list) else v for k, v in about.items()})
+    layers = Layers(**{name: _fixed(value) for name, value in about.items()})
     found = {int(m[1]): p for p in folder.iterdir() if (m := _NAME.fullmatch(p.name))}
     epochs = {e: _read(found[e]) for e in sorted(found) if last is None or e <= last}
     epochs = {e: arrays for e, arrays in epochs.items() if arrays}
     return _stacked(layers, epochs) if epochs else None
+
+
+def _fixed(value: Any) -> Any:
+    """Lists as tuples."""
+    return tuple(map(_fixed, value)) if isinstance(value, list) else value
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
