@@ -44,7 +44,8 @@ class Ledger:
 
 
 def training_ledger(
-    densities: np.ndarray,
+    begun: np.ndarray,
+    ended: np.ndarray,
     flops: np.ndarray,
     *,
     total: float,
@@ -54,7 +55,8 @@ def training_ledger(
     """Sum up a training.
 
     Args:
-        densities: [epochs + 1, layers], at the start and after each epoch.
+        begun: [epochs, layers] densities before each epoch's first step.
+        ended: [epochs, layers] after its last.
         flops: [layers], dense forward cost of one image.
         total: dense forward cost of one image with everything outside these layers.
         images: trained on in an epoch.
@@ -67,13 +69,13 @@ def training_ledger(
     Source: Evci et al. 2020, arXiv 1911.11134, appendix H, whose RigL step on average,
         (3·f_S·Δ + 2·f_S + f_D) / (Δ + 1), this is at a share of 1 / (Δ + 1).
     """
-    if densities.ndim != 2 or densities.shape[1:] != flops.shape:
+    if begun.ndim != 2 or begun.shape != ended.shape or begun.shape[1:] != flops.shape:
         raise ValueError(
-            "densities must be [epochs + 1, layers] and flops [layers], got "
-            f"{densities.shape} and {flops.shape}."
+            "begun and ended must be [epochs, layers] and flops [layers], got "
+            f"{begun.shape}, {ended.shape} and {flops.shape}."
         )
-    epochs = len(densities) - 1
-    mean = (densities[:-1] + densities[1:]) / 2
+    epochs = len(begun)
+    mean = (begun + ended) / 2
     share = np.zeros(epochs) if dense_gradients is None else np.asarray(dense_gradients)
     outside = total - float(flops.sum())
     return Ledger(

@@ -60,6 +60,7 @@ class Trace:
         epochs: [E] numbers of the epochs that were kept.
         steps: [E] optimizer steps taken until then.
         active: [E, L] active weights of each layer.
+        begun: [E, L] those at the epoch's first step; between epochs ART and IMP prune.
         explored: [E, L] weights that were active then or at any time before.
         dropped: [E, L] connections that went within the epoch, over all updates.
         grown: [E, L] connections that came.
@@ -81,6 +82,7 @@ class Trace:
     epochs: np.ndarray
     steps: np.ndarray
     active: np.ndarray
+    begun: np.ndarray
     explored: np.ndarray
     dropped: np.ndarray
     grown: np.ndarray
@@ -208,6 +210,7 @@ def _stacked(layers: Layers, epochs: Mapping[int, Mapping[str, np.ndarray]]) -> 
         epochs=np.array(list(epochs)),
         steps=stack("step"),
         active=stack("active", width),
+        begun=stack("begun", width),
         explored=stack("explored", width),
         dropped=stack("dropped", width),
         grown=stack("grown", width),

@@ -68,11 +68,7 @@ def ticks(axis: Axis, wanted: int = 5, *, whole: bool = False) -> list[float]:
     if axis.scale == "zeros":
         usual = (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
         return [v for v in usual if axis.low <= v <= axis.high]
-    step = _round_step((axis.high - axis.low) / max(wanted, 1))
-    step = max(1.0, math.floor(step)) if whole else step
-    first = math.ceil(axis.low / step - 1e-9)
-    last = math.floor(axis.high / step + 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    return _even_ticks(axis.low, axis.high, wanted, whole=whole)
 
 
 def written(value: float, scale: Scale) -> str:
@@ -139,11 +135,14 @@ def _log_ticks(low: float, high: float, wanted: int) -> list[float]:
             break
     else:
         found = found[:: math.ceil(len(found) / wanted)]
-    return found if len(found) > 1 else sorted({*found, _rounded(low), _rounded(high)})
+    return found if len(found) > 1 else _even_ticks(low, high, wanted)
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.2g}")
+def _even_ticks(low: float, high: float, wanted: int, *, whole: bool = False) -> list[float]:
+    step = _round_step((high - low) / max(wanted, 1))
+    step = max(1.0, math.floor(step)) if whole else step
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
 
 
 def _round_step(step: float) -> float:

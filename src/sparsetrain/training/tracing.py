@@ -43,6 +43,7 @@ class Tracer:
         self._before = {name: mask.clone() for name, mask in masks.items()}
         self._seen = {name: mask.clone() for name, mask in masks.items()}
         self._counts = self._zeros()
+        self.begin()
         self._updates = 0
         self._noted = session.plan.sparsifier.updates
         sizes = {name: mask.numel() for name, mask in masks.items()}
@@ -51,6 +52,10 @@ class Tracer:
         self._written: dict[str, tuple[int, np.ndarray]] = {}
         self._tallies: dict[str, Tensor] = {}
         self._arrays: dict[str, np.ndarray] = {}
+
+    def begin(self) -> None:
+        """Note what an epoch begins with; before its first step."""
+        self._begun = list(mask_algebra.count_active(self._session.plan.masks).values())
 
     def after_step(self) -> None:
         """Count what a mask update has moved; on an ordinary step nothing is done."""
@@ -67,6 +72,7 @@ class Tracer:
         active = mask_algebra.count_active(self._session.plan.masks)
         self._arrays = {
             "active": _row(active),
+            "begun": np.array(self._begun),
             "explored": _row(mask_algebra.count_active(self._seen)),
             "dropped": np.array(self._counts[0]),
             "grown": np.array(self._counts[1]),
@@ -119,16 +125,18 @@ class Tracer:
         """What the unfinished epoch and the union of all masks need to go on."""
         return {
             "seen": {name: mask_algebra.pack(mask) for name, mask in self._seen.items()},
+            "before": {name: mask_algebra.pack(mask) for name, mask in self._before.items()},
+            "begun": list(self._begun),
             "counts": [list(row) for row in self._counts],
             "updates": self._updates,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken; the plan has been loaded already."""
-        self._before = {name: mask.clone() for name, mask in self._session.plan.masks.items()}
-        for name, mask in self._before.items():
-            bits = mask_algebra.unpack(state["seen"][name], tuple(mask.shape))
-            self._seen[name] = bits.to(mask.device)
+        """Continue where `state_dict` was taken, once the plan was loaded."""
+        for key, held in (("seen", self._seen), ("before", self._before)):
+            for name, mask in held.items():
+                mask.copy_(mask_algebra.unpack(state[key][name], tuple(mask.shape)))
+        self._begun = list(state["begun"])
         self._counts = [list(row) for row in state["counts"]]
         self._updates = state["updates"]
         self._noted = self._session.plan.sparsifier.updates

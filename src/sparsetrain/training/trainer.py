@@ -40,6 +40,8 @@ def run_epoch(
     session, phase, epoch = state.session, state.session.plan.phase, state.epoch
     if not state.begun:
         state.begun = {"cost": _cost(state), "total": state.totals.so_far("total")}
+        if state.tracer is not None:
+            state.tracer.begin()
     line: dict[str, Any] = {"epoch": epoch + 1, "phase": phase.name}
     spent = session.plan.update_seconds
     result = _train(state, phase, reporter, after_step)

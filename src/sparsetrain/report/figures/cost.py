@@ -80,9 +80,10 @@ def ledger(run: Run) -> Ledger | None:
     trace = run.trace
     if trace is None or len(trace.epochs) != run.record["epochs"] + 1:
         return None
-    layers = trace.layers
+    layers, weights = trace.layers, np.array(trace.layers.weights)
     return training_ledger(
-        trace.active / np.array(layers.weights),
+        trace.begun[1:] / weights,
+        trace.active[1:] / weights,
         np.array(layers.flops, dtype=float),
         total=layers.flops_total,
         images=layers.images,
