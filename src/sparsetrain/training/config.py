@@ -124,6 +124,8 @@ class RunConfig:
     trace: bool = True
     """Keep what the analyses of `sparsetrain report` need: a file of some kilobytes an epoch, most
     of them where masks move. Not with fsdp."""
+    tensorboard: bool = False
+    """Write each epoch's numbers into the run folder's `tensorboard` as they come."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """A step whose loss or gradients are NaN or infinite: fail, or leave it out and count it; 20
     in a row fail too. skip looks at every gradient first: on a GPU a wait at each step."""
@@ -161,6 +163,7 @@ NOT_IDENTITY = frozenset(
         "checkpoint_every",
         "keep",
         "trace",
+        "tensorboard",
         "on_nonfinite",
     }
 )

@@ -32,6 +32,7 @@ class RunFolder:
         self.weights = path / "model.safetensors"
         self.history = path / "history.png"
         self.trace = path / "trace"
+        self.tensorboard = path / "tensorboard"
         self.checkpoints = path / "checkpoint"
 
     def check(self, config: TrainConfig) -> None:

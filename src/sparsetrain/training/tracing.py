@@ -48,6 +48,7 @@ class Tracer:
         self._noted = session.plan.sparsifier.updates
         sizes = {name: mask.numel() for name, mask in masks.items()}
         self._places = trace.sampled_places(sizes)
+        self._profiled = trace.sampled_places(sizes, trace.PROFILED)
         self._kept = mask_algebra.kept(sum(sizes.values()), config.sparse.sparsity)
         self._written: dict[str, tuple[int, np.ndarray]] = {}
         self._tallies: dict[str, Tensor] = {}
@@ -163,13 +164,13 @@ class Tracer:
         kept = min(self._kept, active)
         top = masks if active == kept else _largest(weights, masks, kept)
         self._arrays |= {
-            "mask": np.packbits(self._sample(masks)),
-            "top": np.packbits(self._sample(top)),
+            "mask": np.packbits(_entries(masks, self._places)),
+            "top": np.packbits(_entries(top, self._places)),
         }
-        shown = self._sample(weights).astype(np.float32)
+        shown = _entries(weights, self._profiled)
         self._arrays["weight_profile"] = magnitude_profile(shown, _RANKS).astype(np.float32)
         for name, values in self._gradients(parameters, weights).items():
-            profile = mean_by_rank(self._sample(values), shown, _RANKS)
+            profile = mean_by_rank(_entries(values, self._profiled), shown, _RANKS)
             self._arrays[name] = profile.astype(np.float32)
 
     def _gradients(
@@ -181,16 +182,6 @@ class Tracer:
             return {"regularizer_profile": engine.regularizer.grad(weights)}
         grads = {n: p.grad.detach() for n, p in parameters.items() if p.grad is not None}
         return {"gradient_profile": grads} if len(grads) == len(parameters) else {}
-
-    def _sample(self, tensors: Mapping[str, Tensor]) -> np.ndarray:
-        """The sampled entries of all layers, one after another, on the CPU."""
-        parts = []
-        for name, places in self._places.items():
-            flat = tensors[name].reshape(-1)
-            whole = len(places) == flat.numel()
-            parts.append(flat if whole else flat[torch.from_numpy(places).to(flat.device)])
-        joined = torch.cat(parts)
-        return (joined.float() if joined.is_floating_point() else joined).cpu().numpy()
 
     def _name_place(self, name: str, epoch: int) -> None:
         """Leave bits out that an epoch before has too, and say which."""
@@ -228,6 +219,17 @@ class Tracer:
 
     def _zeros(self) -> list[list[int]]:
         return [[0] * len(self._session.plan.masks) for _ in range(2)]
+
+
+def _entries(tensors: Mapping[str, Tensor], places: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The entries at these places of all layers, one after another, on the CPU."""
+    parts = []
+    for name, where in places.items():
+        flat = tensors[name].reshape(-1)
+        whole = len(where) == flat.numel()
+        parts.append(flat if whole else flat[torch.from_numpy(where).to(flat.device)])
+    joined = torch.cat(parts)
+    return (joined.float() if joined.is_floating_point() else joined).cpu().numpy()
 
 
 def _largest(weights: Mapping[str, Tensor], masks: Masks, count: int) -> Masks:
