@@ -20,7 +20,7 @@ from ..analysis import trace
 from ..analysis.classes import class_counts
 from ..analysis.profiles import magnitude_profile, mean_by_rank, relative_ranks
 from ..types import Masks
-from .checkpoint import write_atomic
+from .checkpoint import temporary
 from .config import TrainConfig
 from .session import Session
 
@@ -117,10 +117,10 @@ class Tracer:
             return
         folder.mkdir(exist_ok=True)
         if epoch == 0 or not (folder / "layers.json").exists():
-            write_atomic(folder / "layers.json", trace.dump_layers(self._layers()))
+            _put(folder / "layers.json", trace.dump_layers(self._layers()))
         for name in ("mask", "top"):
             self._name_place(name, epoch)
-        write_atomic(folder / trace.file_name(epoch), trace.dump_epoch(self._arrays))
+        _put(folder / trace.file_name(epoch), trace.dump_epoch(self._arrays))
 
     def state_dict(self) -> dict[str, Any]:
         """What the unfinished epoch and the union of all masks need to go on."""
@@ -235,6 +235,13 @@ def _entries(tensors: Mapping[str, Tensor], places: Mapping[str, np.ndarray]) ->
 def _largest(weights: Mapping[str, Tensor], masks: Masks, count: int) -> Masks:
     """The `count` largest active weights over all layers together."""
     return mask_algebra.keep_global({n: w.abs() for n, w in weights.items()}, count, within=masks)
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Whole or absent, but not forced to the disk: that takes as long as all else here."""
+    part = temporary(path)
+    part.write_bytes(data)
+    part.replace(path)
 
 
 def _row(counts: Mapping[str, int]) -> np.ndarray:

@@ -60,8 +60,10 @@ def layer_cost(lines: Lines) -> Figure | None:
         runs = [run for run in lines.first_seeds(sparsity) if run.trace is not None]
         if not runs or runs[0].trace is None:
             continue
-        layers = runs[0].trace.layers
-        dense = [flops / 1e6 for flops in layers.flops]
+        flops = runs[0].trace.layers.flops
+        if any(run.trace is None or run.trace.layers.flops != flops for run in runs):
+            continue  # of several networks, whose layers have nothing in common
+        dense = [count / 1e6 for count in flops]
         series = (
             Series("dense", list(range(1, len(dense) + 1)), dense, dashed=True),
             *curves(lines, runs, _forward),
