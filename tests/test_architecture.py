@@ -32,9 +32,10 @@ LAYERS = (
     ("masking",),
     ("sparsifier", "methods"),
     ("phases", "art_rule", "art", "imp_rule", "imp", "citations"),
+    ("analysis",),
 )
 LIBRARY = {name for layer in LAYERS for name in layer}
-EDGE = {"models", "data", "compress", "training", "experiments", "cli", "__main__"}
+EDGE = {"models", "data", "compress", "training", "experiments", "report", "cli", "__main__"}
 
 
 def unit(path: Path) -> str:
@@ -77,6 +78,8 @@ def test_imports_follow_the_arrows(path: Path) -> None:
         assert inner <= LIBRARY | {"models", "data", "compress", "__init__", "__version__"}
     elif name == "experiments":
         assert inner <= LIBRARY | {"models", "data", "compress", "training"}
+    elif name == "report":
+        assert inner <= LIBRARY | {"training", "experiments"}
 
 
 def test_importing_the_library_brings_no_edge_dependency() -> None:

@@ -81,11 +81,11 @@ def test_a_signal_in_an_evaluation_loses_no_step(tmp_path, monkeypatch):
 
     real, calls = trainer.evaluate, []
 
-    def evaluate(model, batches, *, place, counted=None, after):
+    def evaluate(model, batches, *, place, counted=None, **others):
         calls.append(1)
         if len(calls) == 4:  # the pruned copy's, in the second epoch
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(model, batches, place=place, counted=counted, after=after)
+        return real(model, batches, place=place, counted=counted, **others)
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "evaluate", evaluate)

@@ -32,13 +32,14 @@ from .types import Method as Method
 from .types import View as View
 
 if TYPE_CHECKING:
+    from . import analysis as analysis
     from . import compress as compress
     from . import data as data
     from . import models as models
 
 __version__ = "0.1.0.dev0"
 
-_LAZY = ("compress", "data", "models")  # they cost nothing until they are asked for
+_LAZY = ("analysis", "compress", "data", "models")  # these cost nothing until they are asked for
 
 
 def __getattr__(name: str) -> ModuleType:

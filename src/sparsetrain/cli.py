@@ -26,6 +26,7 @@ Train sparse neural networks: prune, regrow, run.
   eval RUN    test a finished run's network again and compare with its record
   export RUN  a finished run's network as a small file without zeros, or dense, or ONNX
   sweep FILE  make every run of a recipe, those left after a break too, and print their table
+  report RUN… tables and figures of finished runs, as one HTML page, Markdown or CSV
   methods     the methods that --method takes, by their parts; `methods NAME` prints one's page
   cite NAME   the BibTeX of a method and of the parts that it is used with
   models      the networks that --model takes
@@ -122,6 +123,15 @@ def _sweep(words: list[str]) -> int:
     else:
         print(swept.text)
     return 1 if swept.failed else 0
+
+
+def _report(words: list[str]) -> int:
+    from .report.command import ReportOptions, report
+    from .training.flags import parse
+
+    about = "Tables and figures of finished runs: one page that needs no network."
+    print(report(parse(ReportOptions, words, prog="sparsetrain report", about=about)))
+    return 0
 
 
 @dataclass(frozen=True)
@@ -312,6 +322,7 @@ _COMMANDS: Mapping[str, Callable[[list[str]], int]] = MappingProxyType(
         "eval": _eval,
         "export": _export,
         "sweep": _sweep,
+        "report": _report,
         "methods": _methods,
         "cite": _cite,
         "models": _models,

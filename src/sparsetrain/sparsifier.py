@@ -51,7 +51,8 @@ class Sparsifier:
 
     Attributes:
         step: optimizer steps taken.
-        update_seconds: time that mask updates have taken so far in this process.
+        updates: mask updates so far in this process.
+        update_seconds: time that they have taken.
 
     Raises:
         TypeError: model, optimizer or method is something else.
@@ -80,6 +81,7 @@ class Sparsifier:
         self.regularizer = regularizer
         self.strength = strength
         self.step = 0
+        self.updates = 0
         self.update_seconds = 0.0
         self._generator = torch.Generator().manual_seed(seed)
         sharded.reshard_(model)
@@ -293,6 +295,7 @@ class Sparsifier:
             self._masking.refresh_grown_state_(masks)
             self._masking.install_(masks)
             self._empty = warn_of_empty_layers(self.masks, self._empty)
+            self.updates += 1
             self.update_seconds += time.perf_counter() - started
         self._grads = {}
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from ..masks import check_sparsity
-from . import cadence
+from . import cadence, live
 from .config import TrainConfig
 from .errors import BadInput
 from .options import ArtOptions
@@ -24,6 +24,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
         BadInput: a value out of its range.
     """
     _sparsity(config.sparse.sparsity)
+    if config.run.tensorboard:
+        live.check_installed()
     _ranges(config)
     if config.sparse.method == "dense":
         config = replace(config, sparse=replace(config.sparse, sparsity=0.0))

@@ -121,6 +121,11 @@ class RunConfig:
     the end of training write one too."""
     keep: int = 2
     """Checkpoints kept, newest first."""
+    trace: bool = True
+    """Keep what the analyses of `sparsetrain report` need: a file of some kilobytes an epoch, most
+    of them where masks move. Not with fsdp."""
+    tensorboard: bool = False
+    """Write each epoch's numbers into the run folder's `tensorboard` as they come."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """A step whose loss or gradients are NaN or infinite: fail, or leave it out and count it; 20
     in a row fail too. skip looks at every gradient first: on a GPU a wait at each step."""
@@ -157,6 +162,8 @@ NOT_IDENTITY = frozenset(
         "resume",
         "checkpoint_every",
         "keep",
+        "trace",
+        "tensorboard",
         "on_nonfinite",
     }
 )

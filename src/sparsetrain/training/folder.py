@@ -31,6 +31,8 @@ class RunFolder:
         self.record = path / "record.json"
         self.weights = path / "model.safetensors"
         self.history = path / "history.png"
+        self.trace = path / "trace"
+        self.tensorboard = path / "tensorboard"
         self.checkpoints = path / "checkpoint"
 
     def check(self, config: TrainConfig) -> None:

@@ -20,6 +20,10 @@ Counted = Callable[[int], tuple[int, int]]
 """Batch index -> images that count here, and on all processes together: `Loader.counted`."""
 
 
+def ignore(logits: Tensor, labels: Tensor) -> None:
+    """Count nothing."""
+
+
 def train_epoch(
     model: nn.Module,
     optimizer: Optimizer,
@@ -88,12 +92,14 @@ def evaluate(
     *,
     place: Place,
     counted: Counted | None = None,
+    tally: Callable[[Tensor, Tensor], None] = ignore,
     after: Callable[[], None] = lambda: None,
 ) -> Result:
     """Mean loss and accuracy in evaluation mode; the model's mode is restored.
 
     Args:
         counted: as for `train_epoch`.
+        tally: called with the float logits and labels of each batch.
         after: called after each batch; what it raises ends the evaluation.
     """
     training = model.training
@@ -106,6 +112,7 @@ def evaluate(
             if counted is not None and place.world.size > 1:
                 logits, labels, _ = _own_part(logits, labels, counted(index), place.world.size)
             sums.add(_mean_loss(logits, labels), logits, labels)
+            tally(logits, labels)
             after()
     finally:
         model.train(training)

@@ -18,6 +18,7 @@ from .device import cpu_threads, determinism
 from .errors import BadInput, Interrupted, RunFailed
 from .finish import finish
 from .folder import RunFolder, default_path
+from .live import shown
 from .parallel import World, joined
 from .progress import Pace, Reporter, Silent, epoch_line
 from .saver import Saver
@@ -133,15 +134,30 @@ def _epochs(
 ) -> None:
     pace, world = Pace(), state.session.place.world
     check = _between(signals, world)
-    with _told(reporter):
+    shows = state.config.run.tensorboard and world.writes
+    live_folder = folder.tensorboard if shows else None
+    with _told(reporter), shown(live_folder, epoch=state.epoch) as show:
+        if state.step == 0:
+            _trace(state, folder)
         while state.epoch < state.end:
             with state.totals.timed("total"):
                 line = run_epoch(state, reporter, after_step=saver.after_step, check=check)
                 if world.writes:
                     folder.append_metrics(line)
+                _trace(state, folder)
+            show(line)
             left = pace.remaining(state.end - state.epoch)
             reporter.say(epoch_line(line, end=state.end, eta=left))
             saver.after_epoch()
+
+
+def _trace(state: RunState, folder: RunFolder) -> None:
+    """Write what is kept of an epoch; before the first, of the network as it begins."""
+    if state.tracer is None:
+        return
+    if state.epoch == 0:
+        state.tracer.look()
+    state.tracer.write(folder.trace, state.epoch, step=state.totals.steps)
 
 
 def _between(signals: Signals, world: World) -> Callable[[], None]:

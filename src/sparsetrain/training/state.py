@@ -16,6 +16,7 @@ from .flops import ForwardFlops
 from .session import Session
 from .sums import Sums
 from .totals import Totals
+from .tracing import Tracer
 
 VERSION = 1  # of a checkpoint's layout
 
@@ -33,6 +34,7 @@ class RunState:
         batch: batches of the unfinished epoch that were trained on, skipped ones included.
         sums: over them.
         begun: what held when that epoch began; empty before its first batch.
+        tracer: of the run's course; None where it is not kept.
     """
 
     config: TrainConfig
@@ -45,6 +47,7 @@ class RunState:
     batch: int = 0
     sums: Sums = field(init=False)
     begun: dict[str, float] = field(default_factory=dict)
+    tracer: Tracer | None = None
 
     def __post_init__(self) -> None:
         self.sums = Sums(self.session.place.device)
@@ -52,7 +55,9 @@ class RunState:
     @classmethod
     def fresh(cls, config: TrainConfig, session: Session) -> RunState:
         """Before the first epoch."""
-        return cls(config, session, session.flops)
+        traced = config.run.trace and session.place.world.mode != "fsdp"
+        tracer = Tracer(config, session) if traced else None
+        return cls(config, session, session.flops, tracer=tracer)
 
     @property
     def paper(self) -> bool:
@@ -104,6 +109,7 @@ class RunState:
             "plan": self.session.plan.state_dict(),
             "totals": self.totals.state_dict(),
             "best": None if self.best is None else self.best.state_dict(),
+            "trace": None if self.tracer is None else self.tracer.state_dict(),
             "rng": generators[0][0],
             "rng_cuda": generators[0][1],
             "rng_others": [list(held) for held in generators[1:]],
@@ -127,6 +133,10 @@ class RunState:
         self.history = [dict(line) for line in state["history"]]
         self.totals = Totals(**state["totals"])
         self.best = None if state["best"] is None else Best(**state["best"])
+        if state.get("trace") is None:
+            self.tracer = None  # the course so far was not kept, and half of one misleads
+        elif self.tracer is not None:
+            self.tracer.load_state_dict(state["trace"])
         generators = [(state["rng"], state["rng_cuda"]), *state.get("rng_others", [])]
         if world.rank < len(generators):  # else it keeps the seed that it began with
             cpu, cuda = generators[world.rank]

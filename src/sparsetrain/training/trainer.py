@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from .best import better
 from .flops import TRAIN_FACTOR
-from .loop import Result, evaluate, train_epoch
+from .loop import Result, evaluate, ignore, train_epoch
 from .nonfinite import Guard
 from .plans import Phase
 from .progress import Reporter
 from .schedule import rate
 from .state import RunState
+from .tracing import Tally
 
 
 def run_epoch(
@@ -39,6 +40,8 @@ def run_epoch(
     session, phase, epoch = state.session, state.session.plan.phase, state.epoch
     if not state.begun:
         state.begun = {"cost": _cost(state), "total": state.totals.so_far("total")}
+        if state.tracer is not None:
+            state.tracer.begin()
     line: dict[str, Any] = {"epoch": epoch + 1, "phase": phase.name}
     spent = session.plan.update_seconds
     result = _train(state, phase, reporter, after_step)
@@ -48,6 +51,8 @@ def run_epoch(
     line |= {"sparsity": session.plan.sparsity, "lr": _rate(state, phase, epoch, 0)}
     # The masks may move within the epoch: the mean of its two ends.
     mean = (state.begun["cost"] + _cost(state)) / 2
+    if state.tracer is not None:
+        state.tracer.look()
     judged = _judge(state, epoch, result.accuracy, check)
     passes = mean * TRAIN_FACTOR + (state.flops.total if judged else 0)
     state.totals.train_flops += passes * session.train_images
@@ -74,6 +79,8 @@ def _train(
 
     def after() -> None:
         state.batch += 1
+        if state.tracer is not None:
+            state.tracer.after_step()
         reporter.advance()
         after_step(guard)
 
@@ -114,8 +121,13 @@ def _monitor(state: RunState, check: Callable[[], None]) -> dict[str, float]:
     if loader is None:
         return {}
     with state.totals.timed("evaluate"):
-        batches = loader.batches(0)
-        accuracy = evaluate(session.model, batches, place=session.place, after=check).accuracy
+        accuracy = evaluate(
+            session.model,
+            loader.batches(0),
+            place=session.place,
+            tally=_tally(state, "classes"),
+            after=check,
+        ).accuracy
     # Making this evaluation again on resume gives the same best: on a tie the later one wins.
     state.best = better(
         state.best,
@@ -125,6 +137,10 @@ def _monitor(state: RunState, check: Callable[[], None]) -> dict[str, float]:
         model=None if state.paper else session.model,
     )
     return {key: accuracy}
+
+
+def _tally(state: RunState, name: Literal["classes", "pruned_classes"]) -> Tally:
+    return ignore if state.tracer is None else state.tracer.counting(name)
 
 
 def _judge(
@@ -140,10 +156,14 @@ def _judge(
                 batches = session.held_out.batches(0)
                 held_out = evaluate(model, batches, place=session.place, after=check)
                 measured["pruned_val_accuracy"] = held_out.accuracy
-            batches = session.train.batches(epoch)
-            counted = session.train.counted
-            found = evaluate(model, batches, place=session.place, counted=counted, after=check)
-            return found.accuracy
+            return evaluate(
+                model,
+                session.train.batches(epoch),
+                place=session.place,
+                counted=session.train.counted,
+                tally=_tally(state, "pruned_classes"),
+                after=check,
+            ).accuracy
 
     try:
         with state.totals.timed("mask_updates"):

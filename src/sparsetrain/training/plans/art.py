@@ -14,6 +14,7 @@ from ...art import ART
 from ...batchnorm import recalibrate_batchnorm_
 from ...data.loader import Loader
 from ...regularizers import L1, L2, HyperSparse, Regularizer
+from ...sparsifier import Sparsifier
 from ..config import ArtOptions, TrainConfig
 from .base import Phase
 
@@ -71,6 +72,11 @@ class ArtPlan:
     def sparsity(self) -> float:
         """ART's sparsity, 0 before fine-tuning."""
         return self._art.sparsity
+
+    @property
+    def sparsifier(self) -> Sparsifier:
+        """ART's engine of the phase."""
+        return self._art.sparsifier
 
     def end_epoch(
         self, epoch: int, accuracy: float, evaluate: Callable[[nn.Module], float]

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from ...sparsifier import Sparsifier
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -42,6 +44,11 @@ class Plan(Protocol):
     @property
     def sparsity(self) -> float:
         """The fraction of zeros now."""
+        ...
+
+    @property
+    def sparsifier(self) -> Sparsifier:
+        """The engine at work; a phase may have its own."""
         ...
 
     def end_epoch(

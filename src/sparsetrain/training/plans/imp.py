@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from ...data.loader import Loader
 from ...imp import IMP
 from ...imp_rule import ImpRule
+from ...sparsifier import Sparsifier
 from ..config import TrainConfig
 from ..options import ImpOptions
 from .base import Phase
@@ -61,6 +62,11 @@ class ImpPlan:
     def sparsity(self) -> float:
         """IMP's sparsity, 0 before the first round."""
         return self._imp.sparsity
+
+    @property
+    def sparsifier(self) -> Sparsifier:
+        """IMP's engine of the phase."""
+        return self._imp.sparsifier
 
     def end_epoch(
         self, epoch: int, accuracy: float, evaluate: Callable[[nn.Module], float]

@@ -75,17 +75,17 @@ class SinglePlan:
         facts: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.phase = Phase("train", first=0, epochs=config.optim.epochs, scheduled=True)
-        self._sparsifier, self._facts = sparsifier, facts
+        self.sparsifier, self._facts = sparsifier, facts
 
     @property
     def masks(self) -> Mapping[str, Tensor]:
         """The engine's masks."""
-        return self._sparsifier.masks
+        return self.sparsifier.masks
 
     @property
     def sparsity(self) -> float:
         """The engine's sparsity."""
-        return self._sparsifier.sparsity
+        return self.sparsifier.sparsity
 
     def end_epoch(
         self, epoch: int, accuracy: float, evaluate: Callable[[nn.Module], float]
@@ -104,16 +104,16 @@ class SinglePlan:
     @property
     def update_seconds(self) -> float:
         """The engine's."""
-        return self._sparsifier.update_seconds
+        return self.sparsifier.update_seconds
 
     def state_dict(self) -> dict[str, Any]:
         """The engine's."""
-        return self._sparsifier.state_dict()
+        return self.sparsifier.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The engine's."""
-        self._sparsifier.load_state_dict(state)
+        self.sparsifier.load_state_dict(state)
 
     def finalize(self) -> None:
         """The engine's."""
-        self._sparsifier.finalize()
+        self.sparsifier.finalize()

@@ -1,0 +1,51 @@
+"""Magnitudes of weights, and of gradients in the order of the weights, against relative rank."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def relative_ranks(points: int = 101, tail: int = 48) -> np.ndarray:
+    """Where the profiles are read: evenly over all ranks, and more closely towards the largest.
+
+    Returns:
+        Rising fractions from 0 (the smallest weight) to 1 (the largest), float64.
+    """
+    even = np.linspace(0, 1, points)
+    close = 1 - np.logspace(-1, -4, tail)
+    return np.unique(np.concatenate([even, close]).round(9))
+
+
+def magnitude_profile(weights: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """The magnitudes at relative ranks.
+
+    Args:
+        weights: any shape, at least one.
+        ranks: fractions in [0, 1], 0 the smallest magnitude.
+    Returns:
+        One of the magnitudes for each rank (the nearest rank, no interpolation).
+    """
+    return np.sort(np.abs(weights), axis=None)[_places(ranks, weights.size)]
+
+
+def mean_by_rank(values: np.ndarray, weights: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """The mean magnitude of `values` between one relative rank of the weights and the next.
+
+    Args:
+        values: as many as the weights, for example their gradients.
+        weights: what ranks them, by magnitude.
+        ranks: rising fractions in [0, 1].
+    Returns:
+        One mean for each rank but the last; where no weight lies between two ranks, the value at
+        the lower one.
+    """
+    order = np.argsort(np.abs(weights), axis=None, kind="stable")
+    sorted_values = np.abs(values).reshape(-1)[order].astype(np.float64)
+    places = _places(ranks, weights.size)
+    sums = np.concatenate([[0.0], np.cumsum(sorted_values)])
+    low, high = places[:-1], np.maximum(places[1:], places[:-1] + 1)
+    return (sums[high] - sums[low]) / (high - low)
+
+
+def _places(ranks: np.ndarray, size: int) -> np.ndarray:
+    return np.rint(np.asarray(ranks) * (size - 1)).astype(np.int64)

@@ -1,0 +1,1 @@
+"""Reports of finished runs: one page with tables and pictures, or a table as text."""

@@ -1,0 +1,102 @@
+"""How accurate the networks are: against sparsity, over epochs, and how soon."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+from ...analysis.convergence import reached_at_each
+from ..chart import Chart, Figure, Series
+from ..runs import Run
+from .common import Lines, Points, averaged, curves, percent, zeros
+
+
+def accuracy_by_sparsity(lines: Lines) -> Figure | None:
+    """Test accuracy against the fraction of zeros, with the spread over seeds."""
+    if not lines.sparsities:
+        return None
+    series = []
+    for name in lines.named():
+        x, y, spread = averaged(lines, name, lambda run: run.accuracy)
+        points = [(s, a, h) for s, a, h in zip(x, y, spread, strict=True) if s]
+        x, y, spread = map(list, zip(*points, strict=True))
+        series.append(Series(name, x, y, spread, lines.colors[name], "both"))
+    ends = (lines.sparsities[0], lines.sparsities[-1])
+    for name in lines.named(sparse=False):
+        dense = [run.accuracy for run in lines.of(name) if not run.sparsity]
+        if dense:
+            level = sum(dense) / len(dense)
+            color = lines.colors[name]
+            series.append(Series(name, ends, (level, level), color=color, dashed=True))
+    chart = Chart(
+        "",
+        "zeros",
+        "test accuracy (%)",
+        tuple(series),
+        x_scale="zeros",
+        x_ticks=tuple(lines.sparsities),
+        dodge=True,
+    )
+    text = (
+        "Accuracy of the last epoch, mean over seeds; bars are one standard deviation (n − 1) up "
+        "and down, none where there is one seed. The dense control is the broken line."
+    )
+    return Figure("accuracy", "Accuracy against sparsity", text, (chart,))
+
+
+def accuracy_by_epoch(lines: Lines) -> Figure | None:
+    """Accuracy of the network that is trained, epoch by epoch."""
+    charts = []
+    for sparsity in lines.sparsities:
+        series = curves(lines, lines.first_seeds(sparsity), _history)
+        charts.append(Chart(zeros(sparsity), "epoch", f"{_images(lines)} accuracy (%)", series))
+    text = (
+        "Of the network as it was at the end of the epoch, dense or sparse; one seed of each. "
+        "Where a method prunes at once, or goes back to earlier weights, the line breaks down."
+    )
+    return Figure("epochs", "Accuracy over epochs", text, tuple(charts)) if charts else None
+
+
+def convergence(lines: Lines) -> Figure | None:
+    """Epochs and seconds to an accuracy, for networks that have all their zeros."""
+    charts = []
+    label = f"{_images(lines)} accuracy (%)"
+    for sparsity in lines.sparsities:
+        runs = lines.first_seeds(sparsity)
+        for unit, of in (("epochs", _epochs_to), ("seconds", _seconds_to)):
+            series = curves(lines, runs, of, form="both")
+            best = [series.x[-1] for series in series]
+            ends = (max(0.0, min(best) - 5), max(best))
+            title, upright = f"{zeros(sparsity)}: {unit}", f"{unit} until then"
+            charts.append(Chart(title, label, upright, series, x_range=ends, y_range=(0, 1)))
+    text = (
+        "When a network with all the zeros asked for was first as accurate as the axis says, "
+        "counted from the first epoch of the run; one seed of each. Seconds are those of the "
+        "machine that it ran on, with evaluations, and comparable only where all ran alike."
+    )
+    return Figure("convergence", "Time to an accuracy", text, tuple(charts)) if charts else None
+
+
+def _images(lines: Lines) -> str:
+    names = {run.measured for run in lines.runs}
+    known = {"val_accuracy": "validation", "test_accuracy": "test", "train_accuracy": "training"}
+    return known[names.pop()] if len(names) == 1 else "measured"
+
+
+def _history(run: Run) -> Points:
+    return [m["epoch"] for m in run.metrics], percent(m[run.measured] for m in run.metrics)
+
+
+def _epochs_to(run: Run) -> Points:
+    return _reached(run, [m["epoch"] for m in run.metrics])
+
+
+def _seconds_to(run: Run) -> Points:
+    return _reached(run, list(accumulate(m["seconds"] for m in run.metrics)))
+
+
+def _reached(run: Run, times: list[float]) -> Points:
+    """(accuracies, times) of the epochs that ended with all zeros."""
+    final = run.metrics[-1]["sparsity"]
+    pairs = zip(times, run.metrics, strict=True)
+    sparse = [(t, 100 * m[run.measured]) for t, m in pairs if m["sparsity"] >= final - 1e-9]
+    return reached_at_each(*zip(*sparse, strict=True))

@@ -1,0 +1,128 @@
+"""Layer by layer: what is kept, how it moves, what is dead."""
+
+from __future__ import annotations
+
+import numpy as np
+from safetensors.torch import load_file
+
+from ...analysis.units import dead_units
+from ...training.folder import RunFolder
+from ..chart import Chart, Figure, Series
+from ..runs import Run
+from .common import Lines, Points, curves, percent, zeros
+
+_MOST_PANELS = 12
+_FLOOR = 1e-6  # of a log scale, where a layer keeps nothing
+
+
+def kept_by_layer(lines: Lines) -> Figure | None:
+    """The share of weights that each layer keeps."""
+    charts = [
+        Chart(
+            zeros(sparsity),
+            "layer, from the input",
+            "kept weights (%)",
+            curves(lines, lines.first_seeds(sparsity), _kept),
+            y_scale="log",
+        )
+        for sparsity in lines.sparsities
+    ]
+    text = (
+        "At the end, on a log scale; one seed of each. A layer that keeps nothing is a gap. The "
+        f"layers: {_layer_names(lines)}."
+    )
+    return Figure("layers", "What each layer keeps", text, tuple(charts)) if charts else None
+
+
+def layers_by_step(lines: Lines) -> Figure | None:
+    """How each layer's sparsity moves."""
+    runs = [run for run in lines.first_seeds() if run.trace is not None and _moves(run)]
+    highest = {run.line: run for run in sorted(runs, key=lambda run: run.sparsity)}
+    charts = [_moving(run) for run in list(highest.values())[:_MOST_PANELS]]
+    text = (
+        "The zeros of each layer at the end of each epoch, from the input (first) to the "
+        "classifier (last); the highest sparsity of each method, one seed, where masks move."
+    )
+    return (
+        Figure("moving", "Sparsity of the layers over steps", text, tuple(charts))
+        if charts
+        else None
+    )
+
+
+def dead_by_layer(lines: Lines) -> Figure | None:
+    """Units that no weight reaches, and inputs that no weight reads."""
+    charts = []
+    for sparsity in lines.sparsities:
+        runs = lines.first_seeds(sparsity)
+        dead = {run.path: found for run in runs if (found := _dead(run))}
+        for place, label in enumerate(("dead units (%)", "unread inputs (%)")):
+            points = {path: both[place] for path, both in dead.items()}
+            series = curves(lines, runs, lambda run, points=points: points.get(run.path))
+            charts.append(
+                Chart(zeros(sparsity), "layer, from the input", label, series, y_range=(0, 5))
+            )
+    charts = [chart for chart in charts if chart.series]
+    text = (
+        "Dead: an output channel or neuron whose weights are all zero, so that it says the same of "
+        "every image. Unread: an input that all weights of the layer pass over. One seed of each. "
+        "A residual connection may still carry what a dead unit does not."
+    )
+    return Figure("dead", "Dead units", text, tuple(charts)) if charts else None
+
+
+def _kept(run: Run) -> Points:
+    shares = [100 * (1 - s) for s in run.record["sparsity"]["per_layer"].values()]
+    return list(range(1, len(shares) + 1)), [s if s > _FLOOR else float("nan") for s in shares]
+
+
+def _layer_names(lines: Lines) -> str:
+    names = list(lines.runs[-1].record["sparsity"]["per_layer"])
+    same = all(list(run.record["sparsity"]["per_layer"]) == names for run in lines.runs)
+    if not same:
+        return "those of each run's network, in its order"
+    shown = [f"{i} {name.removesuffix('.weight')}" for i, name in enumerate(names, 1)]
+    return ", ".join(shown if len(shown) <= 24 else [*shown[:12], "…", *shown[-4:]])
+
+
+def _moves(run: Run) -> bool:
+    return run.trace is not None and bool((np.ptp(run.trace.active, axis=0) > 0).any())
+
+
+def _moving(run: Run) -> Chart:
+    trace = run.trace
+    assert trace is not None
+    names, rows = trace.layers.names, trace.layer_sparsity
+    last = max(len(names) - 1, 1)
+    series = tuple(
+        Series(
+            _legend(names, index),
+            trace.steps.tolist(),
+            percent(rows[:, index]),
+            color=float(index / last),
+        )
+        for index in range(len(names))
+    )
+    title = f"{run.line}, {zeros(run.sparsity)}"
+    return Chart(title, "optimizer step", "zeros (%)", series, y_range=(0, 100))
+
+
+def _legend(names: tuple[str, ...], index: int) -> str:
+    """Names of the first, the last and some between; the others are told by their colour."""
+    shown = set(np.linspace(0, len(names) - 1, 5).round().astype(int).tolist())
+    return names[index].removesuffix(".weight") if index in shown else ""
+
+
+def _dead(run: Run) -> tuple[Points, Points] | None:
+    """(dead units, unread inputs) in percent by layer, from the run's weights."""
+    file = RunFolder(run.path).weights
+    if not file.exists():
+        return None
+    weights = load_file(file)
+    names = list(run.record["sparsity"]["per_layer"])
+    found = dead_units({name: weights[name] != 0 for name in names if name in weights}).values()
+    layers = list(range(1, len(found) + 1))
+    return (
+        (layers, [100 * layer.outputs / layer.units for layer in found]),
+        (layers, [100 * layer.unread / layer.inputs for layer in found]),
+    )

@@ -1,0 +1,119 @@
+"""One self-contained HTML page: tables, pictures, and the data behind each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from urllib.parse import quote
+
+from . import facts
+from .chart import Chart, Figure, Series, data_csv
+from .runs import Found
+from .svg import draw, swatch
+from .table import Table, as_csv, every_run, summary
+
+
+def page(found: Found, figures: Sequence[Figure], *, title: str) -> str:
+    """The page's text; it needs nothing from the network.
+
+    Args:
+        found: the runs.
+        figures: in the order of the page.
+        title: its heading.
+    """
+    runs = found.runs
+    all_runs = _table(every_run(runs), "runs")
+    body = (
+        f'<header><h1>{escape(title)}</h1><button id="theme" type="button">light / dark</button>'
+        f'<p class="facts">{escape(facts.headline(found))}</p></header>\n'
+        f"{_contents(figures)}\n<main>\n"
+        f'<section id="results"><h2>Results</h2><p class="intro">{escape(facts.TABLE)}</p>'
+        f"{_table(summary(runs), 'results')}"
+        f"<details><summary>Every run ({len(runs)})</summary>{all_runs}</details></section>\n"
+        + "\n".join(map(_figure, figures))
+        + f"\n</main>\n<footer><p>{escape(facts.settings(runs))}</p></footer>"
+    )
+    css, script = _resource("page.css"), _resource("page.js")
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n{body}\n"
+        f"<script>\n{script}</script>\n</body>\n</html>\n"
+    )
+
+
+def _resource(name: str) -> str:
+    return files("sparsetrain.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _contents(figures: Sequence[Figure]) -> str:
+    links = [f'<a href="#{f.key}">{escape(f.title)}</a>' for f in figures]
+    return "<nav>" + "".join(['<a href="#results">Results</a>', *links]) + "</nav>"
+
+
+def _figure(figure: Figure) -> str:
+    shared = _shared_legend(figure)
+    panels = "".join(_panel(chart, own_legend=shared is None) for chart in figure.charts)
+    return (
+        f'<section id="{figure.key}"><div class="intro"><h2>{escape(figure.title)}</h2>'
+        f"<p>{escape(figure.text)}</p>{_legend(shared or ())}</div>"
+        f'<div class="panels">{panels}</div>'
+        f'<p class="data">{_download(figure.key, data_csv(figure))}</p></section>'
+    )
+
+
+def _panel(chart: Chart, *, own_legend: bool) -> str:
+    title = f"<h3>{escape(chart.title)}</h3>" if chart.title else ""
+    legend = _legend(chart.series) if own_legend else ""
+    return f'<figure class="panel">{title}{draw(chart)}{legend}</figure>'
+
+
+def _shared_legend(figure: Figure) -> tuple[Series, ...] | None:
+    """One legend for all panels where a name means the same in each; else None."""
+    found: dict[str, Series] = {}
+    for chart in figure.charts:
+        for series in chart.series:
+            same = found.setdefault(series.name, series)
+            if (same.color, same.dashed) != (series.color, series.dashed):
+                return None
+    return tuple(found.values())
+
+
+def _legend(series: Sequence[Series]) -> str:
+    named = [s for s in series if s.name]
+    items = "".join(f"<li>{swatch(s)}<span>{escape(s.name)}</span></li>" for s in named)
+    return f'<ul class="legend">{items}</ul>' if items else ""
+
+
+def _download(key: str, text: str) -> str:
+    address = "data:text/csv;charset=utf-8," + quote(text, safe=",.:;+ ()/|%"[:-1])
+    return f'<a download="{key}.csv" href="{escape(address)}">data of this figure (CSV)</a>'
+
+
+def _table(table: Table, key: str) -> str:
+    texts = [
+        any(isinstance(row[i].value, str) for row in table.rows) for i in range(len(table.head))
+    ]
+    kinds = [' class="name"' if text else "" for text in texts]
+    head = "".join(
+        f'<th{kind} scope="col"><button type="button">{escape(name)}</button></th>'
+        for name, kind in zip(table.head, kinds, strict=True)
+    )
+    rows = "".join(
+        "<tr>"
+        + "".join(
+            f'<td{kind} data-v="{"" if cell.value is None else escape(str(cell.value))}">'
+            f"{escape(cell.text)}</td>"
+            for cell, kind in zip(row, kinds, strict=True)
+        )
+        + "</tr>"
+        for row in table.rows
+    )
+    address = "data:text/csv;charset=utf-8," + quote(as_csv(table), safe=",.:;+()/")
+    return (
+        f'<div class="scroll"><table id="table-{key}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+        f'<p class="data"><a download="{key}.csv" href="{escape(address)}">this table (CSV)</a></p>'
+    )

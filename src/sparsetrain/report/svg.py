@@ -1,0 +1,219 @@
+"""A panel as inline SVG: lines, points, axes; colours come from the page's style sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from html import escape
+
+from . import axis
+from .axis import Axis
+from .chart import Chart, Color, Mark, Series
+
+WIDTH, HEIGHT = 360, 264
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 30, 42
+_CHARACTER = 6.3  # a digit's width at the font size of the axes, generously
+_COLORS = 10
+_MOST_NOTES = 400  # points with a tooltip; a longer line has none
+_RAMP = ("#7b4fb0", "#3f76bf", "#2a9d8f", "#7fa82e", "#d98b2b", "#c8503c")
+
+
+def draw(chart: Chart) -> str:
+    """The panel as an `<svg>` element without a fixed size."""
+    across = _across(chart)
+    upright = _upright(chart)
+    points = sum(len(series.x) for series in chart.series)
+    parts = [
+        *_y_axis(chart, upright),
+        *_x_axis(chart, across),
+        *(part for mark in chart.marks for part in _mark(mark, across)),
+        *(
+            part
+            for place, series in enumerate(chart.series)
+            for part in _series(
+                series,
+                _beside(across, place, len(chart.series)) if chart.dodge else across,
+                upright,
+                noted=points <= _MOST_NOTES,
+            )
+        ),
+    ]
+    label = escape(f"{chart.title}: {chart.y_label} against {chart.x_label}")
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
+        + "".join(parts)
+        + "</svg>"
+    )
+
+
+def swatch(series: Series) -> str:
+    """What stands before a series' name in the legend."""
+    x = 11
+    parts = []
+    if series.form != "points":
+        parts.append(f'<path d="M0 6H22" {_stroke(series.color, series.dashed)}/>')
+    if series.form != "line":
+        parts.append(_shape(series.color, x, 6, _fill(series.color)) + "/>")
+    return f'<svg class="swatch" viewBox="0 0 22 12" aria-hidden="true">{"".join(parts)}</svg>'
+
+
+def _beside(across: Axis, place: int, of: int) -> Axis:
+    """The axis for one of several series, moved by up to eight units."""
+    shift = 16 * (place / (of - 1) - 0.5) if of > 1 else 0.0
+    return replace(across, start=across.start + shift, stop=across.stop + shift)
+
+
+def _across(chart: Chart) -> Axis:
+    values = [x for series in chart.series for x in series.x]
+    if chart.x_range is not None:
+        values = [x for x in values if chart.x_range[0] <= x <= chart.x_range[1]]
+    values += [mark.x for mark in chart.marks]
+    return axis.fitted(
+        values, chart.x_scale, start=_LEFT, stop=WIDTH - _RIGHT, wanted=chart.x_range
+    )
+
+
+def _upright(chart: Chart) -> Axis:
+    low, high = chart.x_range or (-math.inf, math.inf)
+    values = []
+    for series in chart.series:
+        spread = series.spread or (0.0,) * len(series.x)
+        for x, y, half in zip(series.x, series.y, spread, strict=True):
+            if low <= x <= high:
+                values += [y, y - half, y + half] if half else [y]
+    return axis.fitted(
+        values, chart.y_scale, start=HEIGHT - _BOTTOM, stop=_TOP, wanted=chart.y_range, room=0.06
+    )
+
+
+def _y_axis(chart: Chart, upright: Axis) -> Iterator[str]:
+    yield f'<text class="label" x="2" y="12">{escape(chart.y_label)}</text>'
+    for value in axis.ticks(upright):
+        y = upright.place(value)
+        if not _TOP - 0.5 <= y <= HEIGHT - _BOTTOM + 0.5:
+            continue
+        yield f'<path class="grid" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>'
+        text = axis.written(value, chart.y_scale)
+        yield f'<text class="tick end" x="{_LEFT - 5}" y="{y + 3.6:.1f}">{text}</text>'
+
+
+def _x_axis(chart: Chart, across: Axis) -> Iterator[str]:
+    base = HEIGHT - _BOTTOM
+    yield f'<path class="axis" d="M{_LEFT} {base}H{WIDTH - _RIGHT}"/>'
+    whole = all(float(x).is_integer() for series in chart.series for x in series.x)
+    values = chart.x_ticks if chart.x_ticks is not None else axis.ticks(across, whole=whole)
+    texts = [axis.written(value, chart.x_scale) for value in values]
+    places = [across.place(value) for value in values]
+    widths = [_CHARACTER * len(text) for text in texts]
+    for index in axis.thinned(places, widths, ends=(0, WIDTH)):
+        x = f"{places[index]:.1f}"
+        yield f'<path class="axis" d="M{x} {base}v4"/>'
+        yield f'<text class="tick middle" x="{x}" y="{base + 16}">{texts[index]}</text>'
+    middle = (_LEFT + WIDTH - _RIGHT) / 2
+    text = escape(chart.x_label)
+    yield f'<text class="label middle" x="{middle:.0f}" y="{HEIGHT - 6}">{text}</text>'
+
+
+def _mark(mark: Mark, across: Axis) -> Iterator[str]:
+    x = across.place(mark.x)
+    yield f'<path class="mark" d="M{x:.1f} {_TOP}V{HEIGHT - _BOTTOM}"/>'
+    side = "end" if x > (_LEFT + WIDTH) / 2 else "start"
+    nudge = -4 if side == "end" else 4
+    text = escape(mark.text)
+    yield f'<text class="note {side}" x="{x + nudge:.1f}" y="{_TOP - 5}">{text}</text>'
+
+
+def _series(series: Series, across: Axis, upright: Axis, *, noted: bool) -> Iterator[str]:
+    points = [
+        (across.place(x), upright.place(y)) if math.isfinite(x) and math.isfinite(y) else None
+        for x, y in zip(series.x, series.y, strict=True)
+    ]
+    points = [p if p is not None and _inside(p) else None for p in points]
+    if series.form != "points":
+        yield f'<path fill="none" d="{_path(points)}" {_stroke(series.color, series.dashed)}/>'
+    for index, point in enumerate(points):
+        if point is None:
+            continue
+        if series.spread and series.spread[index]:
+            yield _bar(series, index, point[0], upright)
+        if series.form != "line":
+            yield _point(series, index, point, noted=noted)
+
+
+def _inside(point: tuple[float, float]) -> bool:
+    x, y = point
+    return _LEFT - 1 <= x <= WIDTH - _RIGHT + 1 and _TOP - 1 <= y <= HEIGHT - _BOTTOM + 1
+
+
+def _path(points: list[tuple[float, float] | None]) -> str:
+    """Straight lines; what is missing breaks them."""
+    out, pen = [], "M"
+    for point in points:
+        if point is None:
+            pen = "M"
+            continue
+        out.append(f"{pen}{point[0]:.1f} {point[1]:.1f}")
+        pen = "L"
+    return "".join(out)
+
+
+def _bar(series: Series, index: int, x: float, upright: Axis) -> str:
+    y, half = series.y[index], series.spread[index]
+    ends = (max(_TOP, upright.place(y + half)), min(HEIGHT - _BOTTOM, upright.place(y - half)))
+    stroke = _stroke(series.color, dashed=False, width=1.2)
+    return f'<path d="M{x:.1f} {ends[0]:.1f}V{ends[1]:.1f}" {stroke}/>'
+
+
+def _point(series: Series, index: int, point: tuple[float, float], *, noted: bool) -> str:
+    ring = index in series.hollow
+    style = _stroke(series.color, dashed=False, width=1.8) if ring else _fill(series.color)
+    hollow = ' class="ring"' if ring else ""
+    shape = _shape(series.color, *point, style + hollow)
+    if not noted:
+        return shape + "/>"
+    note = escape(f"{series.name}: {series.x[index]:.6g}, {series.y[index]:.6g}".lstrip(": "))
+    return f"{shape}><title>{note}</title></{shape[1:].split()[0]}>"
+
+
+def _shape(color: Color, x: float, y: float, rest: str) -> str:
+    """A disc, or a diamond where the colours begin again; its tag is still open."""
+    if _again(color):
+        return f'<path d="M{x:.1f} {y - 4.4:.1f}l4.4 4.4l-4.4 4.4l-4.4 -4.4z" {rest}'
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.2" {rest}'
+
+
+def _again(color: Color) -> bool:
+    return isinstance(color, int) and (color // _COLORS) % 2 == 1
+
+
+def _stroke(color: Color, dashed: bool, width: float = 1.8) -> str:
+    dots = ' stroke-dasharray="1.5 3.5"' if _again(color) else ""
+    dash = ' stroke-dasharray="5 4"' if dashed else dots
+    return f'style="stroke:{_css(color)}" stroke-width="{width}"{dash} stroke-linecap="round"'
+
+
+def _fill(color: Color) -> str:
+    return f'style="fill:{_css(color)}"'
+
+
+def _css(color: Color) -> str:
+    if color is None:
+        return "var(--ink)"
+    if isinstance(color, int):
+        return f"var(--c{color % _COLORS})"
+    return _between(color)
+
+
+def _between(share: float) -> str:
+    """A colour of the ramp, mixed of its two neighbours; seen well on black and on white."""
+    place = min(max(share, 0.0), 1.0) * (len(_RAMP) - 1)
+    index = min(int(place), len(_RAMP) - 2)
+    part = place - index
+    first, second = (_rgb(_RAMP[i]) for i in (index, index + 1))
+    mixed = (round(a + part * (b - a)) for a, b in zip(first, second, strict=True))
+    return "#" + "".join(f"{channel:02x}" for channel in mixed)
+
+
+def _rgb(color: str) -> tuple[int, ...]:
+    return tuple(int(color[i : i + 2], 16) for i in (1, 3, 5))

@@ -1,0 +1,248 @@
+"""What a run keeps of its course for analyses: a small file an epoch, at little cost.
+
+Every process keeps count, for the counts are part of a checkpoint; rank 0 writes. Sharded networks
+are not traced: what is looked at here lies on other processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import masks as mask_algebra
+from .. import methods
+from ..analysis import trace
+from ..analysis.classes import class_counts
+from ..analysis.profiles import magnitude_profile, mean_by_rank, relative_ranks
+from ..types import Masks
+from .checkpoint import temporary
+from .config import TrainConfig
+from .session import Session
+
+Tally: TypeAlias = Callable[[Tensor, Tensor], None]
+_RANKS = relative_ranks()
+_SHOWN_DIGITS = 9
+
+
+class Tracer:
+    """Counts connections as masks move, and writes what an epoch has come to.
+
+    Args:
+        config: resolved settings.
+        session: fresh.
+    """
+
+    def __init__(self, config: TrainConfig, session: Session) -> None:
+        self._config, self._session = config, session
+        masks = session.plan.masks
+        self._before = {name: mask.clone() for name, mask in masks.items()}
+        self._seen = {name: mask.clone() for name, mask in masks.items()}
+        self._counts = self._zeros()
+        self.begin()
+        self._updates = 0
+        self._noted = session.plan.sparsifier.updates
+        sizes = {name: mask.numel() for name, mask in masks.items()}
+        self._places = trace.sampled_places(sizes)
+        self._profiled = trace.sampled_places(sizes, trace.PROFILED)
+        self._kept = mask_algebra.kept(sum(sizes.values()), config.sparse.sparsity)
+        self._written: dict[str, tuple[int, np.ndarray]] = {}
+        self._tallies: dict[str, Tensor] = {}
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def begin(self) -> None:
+        """Note what an epoch begins with; before its first step."""
+        self._begun = list(mask_algebra.count_active(self._session.plan.masks).values())
+
+    def after_step(self) -> None:
+        """Count what a mask update has moved; on an ordinary step nothing is done."""
+        updates = self._session.plan.sparsifier.updates
+        if updates != self._noted:
+            self._noted = updates
+            self._updates += 1
+            self._note()
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """Look at the network at the end of an epoch, before the method judges it."""
+        self._note()
+        active = mask_algebra.count_active(self._session.plan.masks)
+        self._arrays = {
+            "active": _row(active),
+            "begun": np.array(self._begun),
+            "explored": _row(mask_algebra.count_active(self._seen)),
+            "dropped": np.array(self._counts[0]),
+            "grown": np.array(self._counts[1]),
+            "updates": np.array(self._updates),
+            "dense_gradients": np.array(self._dense_gradients()),
+        }
+        self._counts, self._updates = self._zeros(), 0
+        if self._session.place.world.writes:
+            self._look_closely(sum(active.values()))
+
+    def counting(self, name: Literal["classes", "pruned_classes"]) -> Tally:
+        """What is to be called with the logits and labels of each batch of an evaluation.
+
+        Args:
+            name: whose answers they are: the network's, or its pruned copy's.
+        """
+        labels = len(self._session.dataset.classes)
+        counts = torch.zeros(2, labels, dtype=torch.int64, device=self._session.place.device)
+        self._tallies[name] = counts
+
+        def add(logits: Tensor, labels: Tensor) -> None:
+            counts.add_(class_counts(logits, labels, counts.shape[1]))
+
+        return add
+
+    def write(self, folder: Path, epoch: int, *, step: int) -> None:
+        """Write what `look` and the tallies have found, as the end of an epoch; collective.
+
+        Args:
+            folder: made if absent.
+            epoch: from 1; 0 before the first.
+            step: optimizer steps taken.
+        Raises:
+            OSError: the disk is full or the folder cannot be written.
+        """
+        world, self._arrays["step"] = self._session.place.world, np.array(step)
+        for name, counts in self._tallies.items():
+            self._arrays[name] = world.total(counts).cpu().numpy()
+        self._tallies = {}
+        if not world.writes:
+            return
+        folder.mkdir(exist_ok=True)
+        if epoch == 0 or not (folder / "layers.json").exists():
+            _put(folder / "layers.json", trace.dump_layers(self._layers()))
+        for name in ("mask", "top"):
+            self._name_place(name, epoch)
+        _put(folder / trace.file_name(epoch), trace.dump_epoch(self._arrays))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the unfinished epoch and the union of all masks need to go on."""
+        return {
+            "seen": {name: mask_algebra.pack(mask) for name, mask in self._seen.items()},
+            "before": {name: mask_algebra.pack(mask) for name, mask in self._before.items()},
+            "begun": list(self._begun),
+            "counts": [list(row) for row in self._counts],
+            "updates": self._updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken, once the plan was loaded."""
+        for key, held in (("seen", self._seen), ("before", self._before)):
+            for name, mask in held.items():
+                mask.copy_(mask_algebra.unpack(state[key][name], tuple(mask.shape)))
+        self._begun = list(state["begun"])
+        self._counts = [list(row) for row in state["counts"]]
+        self._updates = state["updates"]
+        self._noted = self._session.plan.sparsifier.updates
+        self._written = {}
+
+    def _note(self) -> None:
+        """Add what lies between the masks noted last and those of now."""
+        masks = self._session.plan.masks
+        if all(torch.equal(mask, self._before[name]) for name, mask in masks.items()):
+            return
+        gone = mask_algebra.count_active({n: self._before[n] & ~m for n, m in masks.items()})
+        come = mask_algebra.count_active({n: m & ~self._before[n] for n, m in masks.items()})
+        for row, found in zip(self._counts, (gone, come), strict=True):
+            row[:] = [old + new for old, new in zip(row, found.values(), strict=True)]
+        for name, mask in masks.items():
+            self._seen[name] |= mask
+            self._before[name].copy_(mask)
+
+    def _look_closely(self, active: int) -> None:
+        masks = dict(self._session.plan.masks)
+        model = self._session.model
+        parameters = {n: p for n, p in model.named_parameters(remove_duplicate=False) if n in masks}
+        weights = {name: parameters[name].detach() for name in masks}
+        kept = min(self._kept, active)
+        top = masks if active == kept else _largest(weights, masks, kept)
+        self._arrays |= {
+            "mask": np.packbits(_entries(masks, self._places)),
+            "top": np.packbits(_entries(top, self._places)),
+        }
+        shown = _entries(weights, self._profiled)
+        self._arrays["weight_profile"] = magnitude_profile(shown, _RANKS).astype(np.float32)
+        for name, values in self._gradients(parameters, weights).items():
+            profile = mean_by_rank(_entries(values, self._profiled), shown, _RANKS)
+            self._arrays[name] = profile.astype(np.float32)
+
+    def _gradients(
+        self, parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+    ) -> dict[str, dict[str, Tensor]]:
+        """The regulariser's gradient where there is one, else that of the last batch."""
+        engine = self._session.plan.sparsifier
+        if engine.regularizer is not None:
+            return {"regularizer_profile": engine.regularizer.grad(weights)}
+        grads = {n: p.grad.detach() for n, p in parameters.items() if p.grad is not None}
+        return {"gradient_profile": grads} if len(grads) == len(parameters) else {}
+
+    def _name_place(self, name: str, epoch: int) -> None:
+        """Leave bits out that an epoch before has too, and say which."""
+        bits = self._arrays.get(name)
+        if bits is None:
+            return
+        place, before = self._written.get(name, (epoch, None))
+        if before is not None and np.array_equal(before, bits):
+            del self._arrays[name]
+        else:
+            place = epoch
+            self._written[name] = (epoch, bits)
+        self._arrays[f"{name}_of"] = np.array(place)
+
+    def _dense_gradients(self) -> float:
+        growth = methods.get(self._config.sparse.method).growth
+        if growth == "momentum":
+            return 1.0
+        return self._updates / len(self._session.train) if growth == "gradient" else 0.0
+
+    def _layers(self) -> trace.Layers:
+        masks, flops = self._session.plan.masks, self._session.flops
+        return trace.Layers(
+            names=tuple(masks),
+            weights=tuple(mask.numel() for mask in masks.values()),
+            shapes=tuple(tuple(mask.shape) for mask in masks.values()),
+            flops=tuple(flops.layers.get(name, 0) for name in masks),
+            flops_total=flops.total,
+            kept=self._kept,
+            images=self._session.train_images,
+            batches=len(self._session.train),
+            classes=tuple(map(str, self._session.dataset.classes)),
+            ranks=tuple(round(float(rank), _SHOWN_DIGITS) for rank in _RANKS),
+        )
+
+    def _zeros(self) -> list[list[int]]:
+        return [[0] * len(self._session.plan.masks) for _ in range(2)]
+
+
+def _entries(tensors: Mapping[str, Tensor], places: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The entries at these places of all layers, one after another, on the CPU."""
+    parts = []
+    for name, where in places.items():
+        flat = tensors[name].reshape(-1)
+        whole = len(where) == flat.numel()
+        parts.append(flat if whole else flat[torch.from_numpy(where).to(flat.device)])
+    joined = torch.cat(parts)
+    return (joined.float() if joined.is_floating_point() else joined).cpu().numpy()
+
+
+def _largest(weights: Mapping[str, Tensor], masks: Masks, count: int) -> Masks:
+    """The `count` largest active weights over all layers together."""
+    return mask_algebra.keep_global({n: w.abs() for n, w in weights.items()}, count, within=masks)
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Whole or absent, but not forced to the disk: that takes as long as all else here."""
+    part = temporary(path)
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def _row(counts: Mapping[str, int]) -> np.ndarray:
+    return np.array(list(counts.values()), dtype=np.int64)

@@ -1,0 +1,173 @@
+"""`sparsetrain report`: every figure, the tables' numbers, the forms, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from statistics import mean, stdev
+from urllib.parse import unquote
+
+import pytest
+
+from sparsetrain.cli import main
+from sparsetrain.report.chart import data_csv
+from sparsetrain.report.figures.every import figures
+from sparsetrain.report.runs import find, line_names
+from sparsetrain.report.table import as_csv, every_run, summary
+from tests.report_tools import RUNS, make_runs
+from tests.training_tools import fake_load
+
+EVERY = (
+    *("accuracy", "cost", "art", "strength", "stop", "magnitudes", "overlap", "classes"),
+    *("sparsity", "layers", "moving", "exploration", "churn", "survival", "dead", "gradients"),
+    *("epochcost", "layercost", "epochs", "convergence"),
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sparsetrain.data.load", fake_load)
+        make_runs(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(runs):
+    out = runs.parent / "page.html"
+    assert main(["report", str(runs), "--out", str(out)]) == 0
+    return out.read_text()
+
+
+def _records(runs):
+    return [json.loads(p.read_text()) for p in sorted(runs.glob("*/record.json"))]
+
+
+def test_every_figure_is_there_and_gives_its_data(runs, page):
+    found = {figure.key: figure for figure in figures(find([runs]).runs)}
+    assert tuple(found) == EVERY
+    for key, figure in found.items():
+        assert f'<section id="{key}">' in page
+        points = sum(len(s.x) for chart in figure.charts for s in chart.series)
+        rows = list(csv.DictReader(io.StringIO(data_csv(figure))))
+        assert len(rows) == points > 0
+        start = page.index(f'download="{key}.csv" href="data:text/csv;charset=utf-8,')
+        address = page[start:].split('href="', 1)[1].split('"', 1)[0]
+        assert unquote(address).split(",", 1)[1] == data_csv(figure)
+
+
+def test_the_page_needs_nothing_from_outside(page):
+    outside = [part for part in ("http://", "https://", "src=", "@import", "url(") if part in page]
+    assert not outside
+
+
+def test_the_summary_has_the_means_of_the_records(runs):
+    table = summary(find([runs]).runs)
+    rows = {(row[0].text, row[1].value): row for row in table.rows}
+    records = [r for r in _records(runs) if (r["method"], r["sparsity"]["target"]) == ("rigl", 0.9)]
+    accuracies = [100 * r["test_accuracy"] for r in records]
+    assert len(accuracies) == 2
+    assert rows["rigl", 0.9][3].text == f"{mean(accuracies):.2f} ± {stdev(accuracies):.2f}"
+    assert rows["rigl", 0.8][3].value == next(
+        100 * r["test_accuracy"] for r in _records(runs) if r["sparsity"]["target"] == 0.8
+    )
+    assert {row[0].text for row in table.rows if row[0].text.startswith("art")} == {
+        "art hypersparse",
+        "art l1",
+        "art l2",
+    }
+
+
+def test_the_accuracy_figure_shows_what_the_table_says(runs):
+    found = find([runs]).runs
+    (accuracy,) = [f for f in figures(found) if f.key == "accuracy"]
+    shown = {
+        (series.name, x): y
+        for series in accuracy.charts[0].series
+        if not series.dashed
+        for x, y in zip(series.x, series.y, strict=True)
+    }
+    table = {(r[0].text, r[1].value): r[3].value for r in summary(found).rows if r[1].value}
+    assert shown == table
+
+
+def test_csv_has_a_row_a_run_with_whole_numbers(runs, tmp_path):
+    assert main(["report", str(runs), "--format", "csv", "--out", str(tmp_path / "x")]) == 0
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "x").read_text())))
+    assert len(rows) == len(RUNS)
+    kept = {row["folder"]: float(row["kept weights"]) for row in rows}
+    for path in runs.glob("*/record.json"):
+        assert kept[path.parent.name] == json.loads(path.read_text())["kept_weights"]
+    assert as_csv(every_run(find([runs]).runs)) == (tmp_path / "x").read_text()
+
+
+def test_markdown_has_a_row_a_method_and_sparsity(runs, tmp_path, capsys):
+    out = tmp_path / "a.md"
+    assert main(["report", str(runs / "run-00"), str(runs / "run-02"), "--out", str(out)]) == 0
+    lines = out.read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows] == ["| method", "| dense", "| rigl"]
+    assert "2 finished runs, of mlp" in capsys.readouterr().out
+
+
+def test_a_single_dense_run_makes_a_page_too(runs, tmp_path):
+    out = tmp_path / "dense.html"
+    assert main(["report", str(runs / "run-00"), "--out", str(out)]) == 0
+    assert "1 finished run, of mlp" in out.read_text()
+
+
+def test_runs_without_a_trace_lose_the_figures_that_need_one(runs, tmp_path):
+    for path in (runs / "run-02").iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    keys = {figure.key for figure in figures(find([tmp_path]).runs)}
+    assert keys >= {"accuracy", "cost", "layers", "dead", "epochs"}
+    assert not keys & {"overlap", "exploration", "moving", "epochcost", "classes"}
+
+
+def test_lines_are_named_by_what_differs_within_a_method():
+    def record(method, **settings):
+        return {"method": method, "settings": {"method": method, "model": "a", **settings}}
+
+    records = [
+        record("art", regularizer="l1", seed=0),
+        record("art", regularizer="l2", seed=1),
+        record("gmp", epochs=5),
+    ]
+    assert line_names(records) == ["art l1", "art l2", "gmp"]
+    other = record("gmp", epochs=5) | {"settings": {"method": "gmp", "model": "b", "epochs": 5}}
+    assert line_names([*records, other]) == ["art a l1", "art a l2", "gmp a", "gmp b"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "name at least one run folder"),
+        (["nowhere"], "nowhere is no run folder and holds none"),
+        (["{runs}", "--out", "a.pdf"], "--out a.pdf must end in .html, .md or .csv"),
+        (["{runs}", "--out", "{runs}/none/a.html"], "cannot write"),
+        (["{runs}", "--format", "pdf"], "format"),
+    ],
+)
+def test_what_cannot_be_reported_is_refused_in_a_sentence(runs, capsys, words, said):
+    assert main(["report", *(word.format(runs=runs) for word in words)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_unfinished_run_is_left_out_and_said_so(runs, tmp_path, capsys):
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "config.yaml").write_text("method: dense\n")
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "a.html")]) == 2
+    assert "is finished; continue one" in capsys.readouterr().err
+    words = ["report", str(tmp_path), str(runs / "run-00"), "--out", str(tmp_path / "a.html")]
+    assert main(words) == 0
+    assert "1 unfinished left out" in capsys.readouterr().out
+
+
+def test_names_of_classes_and_titles_are_not_read_as_markup(runs, tmp_path):
+    out = tmp_path / "a.html"
+    words = ["report", str(runs / "run-00"), "--out", str(out), "--title", "<b>&</b>"]
+    assert main(words) == 0
+    assert "<h1>&lt;b&gt;&amp;&lt;/b&gt;</h1>" in out.read_text()

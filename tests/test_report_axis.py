@@ -1,0 +1,72 @@
+"""Axes: round values, in their places, never over each other."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsetrain.report import axis
+from sparsetrain.report.chart import Chart, Series
+from sparsetrain.report.svg import draw
+
+VALUES = st.floats(1e-6, 1e9)
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+@given(values=st.tuples(VALUES, VALUES))
+def test_there_are_a_few_ticks_within_the_axis(scale, values):
+    found = axis.fitted(values, scale, start=0, stop=100)
+    shown = axis.ticks(found)
+    assert 1 <= len(shown) <= 8
+    slack = 1e-2 * max(abs(found.low), abs(found.high))
+    assert all(found.low - slack <= v <= found.high + slack for v in shown)
+    places = [found.place(v) for v in shown]
+    assert places == sorted(places)
+
+
+@given(st.lists(st.tuples(st.floats(0, 360), st.floats(5, 60)), max_size=12))
+def test_labels_that_are_kept_do_not_touch(labels):
+    places, widths = [p for p, _ in labels], [w for _, w in labels]
+    kept = axis.thinned(places, widths, ends=(0, 360))
+    ends = sorted((places[i] - widths[i] / 2, places[i] + widths[i] / 2) for i in kept)
+    assert all(b[0] - a[1] >= 8 - 1e-6 for a, b in itertools.pairwise(ends))
+
+
+def test_zeros_stand_at_equal_distances_for_equal_factors():
+    found = axis.fitted([0.9, 0.999], "zeros", start=0, stop=100, wanted=(0.9, 0.999))
+    assert [found.place(v) for v in (0.9, 0.99, 0.999)] == pytest.approx([0, 50, 100])
+    assert axis.written(0.995, "zeros") == "99.5 %"
+
+
+def test_whole_numbers_have_whole_ticks():
+    found = axis.fitted([1, 4], "linear", start=0, stop=100)
+    assert axis.ticks(found, whole=True) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.25, "0.25"), (2500, "2500"), (25_000, "25k"), (3.2e9, "3.2G"), (2e-5, "2e-5")],
+)
+def test_numbers_are_written_short(value, text):
+    assert axis.written(value, "linear") == text
+
+
+def test_points_stand_where_their_values_are():
+    series = Series("s", (0, 10), (0, 50), color=0, form="points")
+    chart = Chart("t", "x", "y", (series,), x_range=(0, 10), y_range=(0, 100))
+    drawn = draw(chart)
+    assert 'cx="44.0" cy="222.0"' in drawn  # the corner
+    assert 'cx="346.0" cy="126.0"' in drawn  # the right edge, half the height
+    assert "<title>s: 10, 50</title>" in drawn
+
+
+def test_what_is_missing_breaks_the_line_and_what_is_outside_is_not_drawn():
+    series = Series("s", (0, 1, 2, 3, 99), (1, 1, math.nan, 1, 1), color=0)
+    drawn = draw(Chart("t", "x", "y", (series,), x_range=(0, 4)))
+    path = drawn.split('fill="none" d="')[1].split('"')[0]
+    assert path.count("M") == 2
+    assert path.count("L") == 1
