@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..training.progress import duration
+from .cost import Estimate
 from .survey import Place
 from .worker import Outcome
 
@@ -28,11 +29,23 @@ def headline(name: str, places: Sequence[Place], out: Path) -> str:
     return f"sweep {name}: {_runs(len(places))}, {', '.join([*left, f'{to_do} to do'])} -> {out}"
 
 
-def plan_lines(places: Sequence[Place]) -> list[str]:
-    """A line a run: its state, its name, its folder."""
-    rows = [(p.state, run_name(p.run.about), p.folder.name) for p in places]
-    first, second = (max(len(row[i]) for row in rows) for i in (0, 1))
-    return [f"{state:<{first}}  {name:<{second}}  {folder}" for state, name, folder in rows]
+def plan_lines(places: Sequence[Place], costs: Sequence[Estimate | None]) -> list[str]:
+    """A line a run: its state, its name, what it will take, its folder."""
+    rows = [
+        (p.state, run_name(p.run.about), _cost(cost), p.folder.name)
+        for p, cost in zip(places, costs, strict=True)
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return [
+        "  ".join([*(f"{text:<{w}}" for text, w in zip(row, widths, strict=False)), row[3]])
+        for row in rows
+    ]
+
+
+def _cost(cost: Estimate | None) -> str:
+    if cost is None:
+        return "-"
+    return "unknown" if cost.basis == "unknown" else duration(cost.seconds)
 
 
 class Progress:
