@@ -10,7 +10,7 @@ import torch
 from .. import data
 from ..data import Augment, Dataset
 from ..regularizers import HyperSparse
-from ..training.config import TrainConfig
+from ..training.config import TrainConfig, validation_share
 from ..training.device import cpu_threads
 from ..training.errors import BadInput
 from ..training.loop import train_epoch
@@ -43,7 +43,7 @@ class Pace:
             BadInput: the data set is not in the list, so its size is not known.
         """
         entry = _entry(config)
-        held = round(config.data.validation * entry.train)
+        held = round(validation_share(config) * entry.train)
         trained = entry.train - held
         watched = entry.test if config.sparse.compat == "paper" else held
         epoch = self.image * (trained + _EVALUATION * watched)
