@@ -25,6 +25,7 @@ Train sparse neural networks: prune, regrow, run.
               embedded digits, about a minute on a laptop CPU
   eval RUN    test a finished run's network again and compare with its record
   sweep FILE  make every run of a recipe, those left after a break too, and print their table
+  reproduce NAME  make the runs of a published table and print both; without NAME, the tables
   methods     the methods that --method takes, by their parts; `methods NAME` prints one's page
   cite NAME   the BibTeX of a method and of the parts that it is used with
   models      the networks that --model takes
@@ -121,6 +122,22 @@ def _sweep(words: list[str]) -> int:
     else:
         print(swept.text)
     return 1 if swept.failed else 0
+
+
+def _reproduce(words: list[str]) -> int:
+    from .experiments.reproduce.command import ReproduceOptions, listing, reproduce
+    from .training.flags import parse
+    from .training.progress import Reporter
+
+    about = "Make the runs of a published table and print both; without NAME, list the tables."
+    args = parse(ReproduceOptions, words, prog="sparsetrain reproduce", about=about)
+    if not args.name:
+        _table(("table", "cells", "with numbers", "what it is"), listing())
+        print("\n`sparsetrain reproduce NAME` runs one on the digits, --scale full as its source.")
+        return 0
+    result = reproduce(args, reporter=Reporter())
+    print(result.text)
+    return 1 if result.failed else 0
 
 
 @dataclass(frozen=True)
@@ -277,6 +294,7 @@ _COMMANDS: Mapping[str, Callable[[list[str]], int]] = MappingProxyType(
         "train": _train,
         "eval": _eval,
         "sweep": _sweep,
+        "reproduce": _reproduce,
         "methods": _methods,
         "cite": _cite,
         "models": _models,

@@ -61,8 +61,12 @@ def cost_line(found: Sequence[Estimate | None]) -> str:
     }
     counts = {basis: sum(e.basis == basis for e in left) for basis in words}
     parts = ", ".join(f"{n} {words[basis]}" for basis, n in counts.items() if n)
-    total = duration(sum(e.seconds for e in known))
+    total = _long(sum(e.seconds for e in known))
     return f"estimated cost on this machine, one run after the other: {total} ({parts})."
+
+
+def _long(seconds: float) -> str:
+    return f"{seconds / 86400:.0f} days" if seconds > 4 * 86400 else duration(seconds)
 
 
 def _estimate(

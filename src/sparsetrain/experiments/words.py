@@ -20,13 +20,13 @@ def run_name(about: Mapping[str, Any]) -> str:
     return " ".join([about["method"], *sparsity, *others, f"seed {about['seed']}"])
 
 
-def headline(name: str, places: Sequence[Place], out: Path) -> str:
+def headline(name: str, places: Sequence[Place], out: Path, *, verb: str = "sweep") -> str:
     """How many runs there are and how far they are, in one line."""
     count = Counter(place.state for place in places)
     left = [f"{count[state]} {state}" for state in ("finished", "recorded", "broken off")]
     left = [text for text in left if not text.startswith("0 ")]
     to_do = sum(not place.done for place in places)
-    return f"sweep {name}: {_runs(len(places))}, {', '.join([*left, f'{to_do} to do'])} -> {out}"
+    return f"{verb} {name}: {_runs(len(places))}, {', '.join([*left, f'{to_do} to do'])} -> {out}"
 
 
 def plan_lines(places: Sequence[Place], costs: Sequence[Estimate | None]) -> list[str]:
