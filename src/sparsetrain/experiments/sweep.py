@@ -14,6 +14,7 @@ from ..training.errors import BadInput
 from ..training.progress import Reporter
 from ..training.settings import flatten
 from . import saved, words
+from .best import with_best
 from .cluster import Cluster
 from .command import train_command
 from .cost import cost_line, estimates
@@ -80,10 +81,10 @@ def sweep(options: SweepOptions, *, reporter: Reporter) -> Swept:
         Interrupted: Ctrl-C or SIGTERM; the same command continues.
     """
     _check(options)
-    recipe = load(options.recipe)
+    recorded = {} if options.records is None else saved.recorded(options.records)
+    recipe = with_best(load(options.recipe), recorded)
     runs = expand(recipe)
     out = Path("runs") / recipe.name if options.out is None else options.out
-    recorded = {} if options.records is None else saved.recorded(options.records)
     places = survey(runs, out, recorded)
     headline = words.headline(recipe.name, places, out)
     if options.commands:
