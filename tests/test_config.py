@@ -102,8 +102,19 @@ def test_phases_given_one_by_one_replace_the_total():
     assert resolve(config) == config
 
 
-def test_compat_paper_trains_on_the_full_training_set():
-    assert resolve(build({"compat": "paper", "validation": 0.2})).data.validation == 0
+@pytest.mark.parametrize(
+    ("settings", "share"),
+    [
+        ({}, 0.1),
+        ({"validation": 0.2}, 0.2),
+        ({"compat": "paper"}, 0.0),
+        # GraNet's source holds out a tenth of CIFAR-10 and reads the test set every epoch.
+        ({"compat": "paper", "validation": 0.1}, 0.1),
+        ({"compat": "paper", "validation": 0.0}, 0.0),
+    ],
+)
+def test_compat_paper_trains_on_all_images_unless_told_otherwise(settings, share):
+    assert resolve(build(settings)).data.validation == share
 
 
 def test_the_hash_sees_settings_and_not_places():

@@ -73,7 +73,8 @@ def test_data_are_loaded_once(monkeypatch):
 def test_more_of_a_grid_makes_only_the_new_runs():
     run_sweep(write_recipe({"method": ["static"], "seed": [0]}))
     swept = run_sweep(write_recipe({"method": ["static"], "seed": [0, 1]}), dry_run=True)
-    assert [line.split()[0] for line in swept.text.splitlines()] == ["finished", "new", "sweep"]
+    starts = [line.split()[0] for line in swept.text.splitlines()]
+    assert starts == ["finished", "new", "sweep", "estimated"]
 
 
 def test_a_failed_run_is_told_and_the_others_go_on(capsys):
@@ -147,7 +148,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(capsys, tmp_path):
     out, err = capsys.readouterr()
     assert err == ""
     assert out.splitlines()[0].split()[:4] == ["new", "dense", "seed", "0"]
-    assert out.splitlines()[-1] == "sweep r: 6 runs, 6 to do -> runs/r"
+    assert out.splitlines()[-2] == "sweep r: 6 runs, 6 to do -> runs/r"
     assert [p.name for p in tmp_path.iterdir()] == ["r.yaml"]
 
 

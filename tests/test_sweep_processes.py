@@ -125,6 +125,30 @@ def test_a_killed_sweep_goes_on_where_it_was(
     assert _rows("broken.json") == undisturbed
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_killing_a_sweep_loses_at_most_one_checkpoint_interval(jobs: str) -> None:
+    # The wall-clock seconds in an epoch's line tell an epoch that was trained again.
+    write_recipe(GRID, **REAL, checkpoint_every="1ep")
+    process = _start("--jobs", jobs)
+    _wait_until(lambda: any(Path("runs").rglob("epoch-00007.pt")))
+    os.killpg(process.pid, signal.SIGKILL)
+    _finish(process)
+    _wait_until(_free)
+    under_way = [p for p in Path("runs").rglob("metrics.jsonl") if not _recorded(p)]
+    assert under_way
+    before = {path: path.read_text().splitlines() for path in under_way}
+    assert _finish(_start("--jobs", jobs))[0] == 0
+    for path, lines in before.items():
+        after = path.read_text().splitlines()
+        kept = sum(line in after for line in lines)
+        assert kept >= len(lines) - 1
+        assert len(after) == REAL["epochs"]
+
+
+def _recorded(metrics: Path) -> bool:
+    return (metrics.parent / "record.json").exists()
+
+
 def test_a_process_that_dies_costs_its_run_alone() -> None:
     process = _start("--jobs", "2")
     _wait_until(lambda: any(Path("runs").rglob("*.pt")))

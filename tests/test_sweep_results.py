@@ -72,7 +72,7 @@ def test_a_single_run_s_record_counts_too():
     Path("records").mkdir()
     record.rename("records/a.json")
     swept = run_sweep(write_recipe(GRID), out=Path("b"), records=Path("records"), dry_run=True)
-    assert [line.split()[0] for line in swept.text.splitlines()[:-1]] == ["recorded"] + ["new"] * 5
+    assert [line.split()[0] for line in swept.text.splitlines()[:-2]] == ["recorded"] + ["new"] * 5
 
 
 def _row(method, sparsity, seed, accuracy, **settings):

@@ -14,7 +14,8 @@ from sparsetrain.training.device import Place
 from sparsetrain.training.errors import RunFailed
 from sparsetrain.training.flops import count_forward
 from sparsetrain.training.loop import evaluate, train_epoch
-from sparsetrain.training.schedule import rate
+from sparsetrain.training.optimizer import make_optimizer
+from sparsetrain.training.schedule import rate, warmed
 
 CPU = Place(torch.device("cpu"), bf16=False, channels_last=False)
 
@@ -89,6 +90,27 @@ def test_cosine_starts_at_lr_is_half_in_the_middle_and_never_zero():
     assert rate(optim, 0, 100) == 0.2
     assert rate(optim, 50, 100) == pytest.approx(0.1)
     assert 0 < rate(optim, 99, 100) < 1e-4
+
+
+def test_warm_up_of_a_step_an_epoch_is_that_of_granet_s_imagenet_code():
+    # spec: lr 0.1, warm-up of 5 epochs: 0.016667, 0.033333, … 0.083333 at epoch 4, 0.1 at epoch 5.
+    optim = OptimConfig(warmup=5.0)
+    rates = [0.1 * warmed(optim, epoch, 1) for epoch in range(7)]
+    assert rates == pytest.approx([0.1 / 6, 0.2 / 6, 0.05, 0.4 / 6, 0.5 / 6, 0.1, 0.1])
+    assert [warmed(OptimConfig(), step, 10) for step in range(3)] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+def test_without_decay_norms_only_weights_are_decayed(kind):
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    before = [p.detach().clone() for p in model.parameters()]
+    config = OptimConfig(optimizer=kind, lr=0.1, weight_decay=0.5, decay_norms=False)
+    optimizer = make_optimizer(model, config, torch.device("cpu"))
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    moved = [not torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True)]
+    assert moved == [True, False, False, False]
 
 
 def test_constant_is_constant():

@@ -21,7 +21,7 @@ METHODS = {
     "static": {"method": "static"},
     "magnitude": {"method": "magnitude", "at": 7},
     "art": ART,
-    "art-paper": ART | {"compat": "paper", "finetune_epochs": 3},
+    "art-paper": ART | {"compat": "paper", "finetune_epochs": 3, "validation": 0.0},
     "art-recalibrated": ART | {"recalibrate": True, "model": "resnet8", "batch_size": 24},
 }
 STEPS_AN_EPOCH = 3  # 64 images, a quarter held out, batches of 16
@@ -185,6 +185,20 @@ def test_compat_paper_reads_the_test_set_every_epoch_and_keeps_the_best(tmp_path
     finetuned = [m["test_accuracy"] for m in metrics if m["phase"] == "finetune"]
     assert record["test_accuracy_best"] == max(finetuned)
     assert record["test_accuracy"] == finetuned[-1]
+
+
+def test_compat_paper_with_a_split_holds_out_and_still_reads_the_test_set(tmp_path):
+    record = run(tmp_path / "a", **METHODS["art-paper"] | {"validation": 0.25})
+    assert record["images"] == {"train": 48, "validation": 16, "test": 32}
+    assert all("test_accuracy" in m for m in _metrics(tmp_path / "a"))
+    assert "test_accuracy_best" in record
+
+
+def test_a_run_warms_up_once_in_its_first_epochs(tmp_path):
+    # 3 steps an epoch, 2 epochs of warm-up: the first steps of epochs are steps 0, 3, 6, 9.
+    run(tmp_path / "a", **METHODS["art"] | {"epochs": 6, "dense_epochs": 3, "warmup": 2.0})
+    rates = [m["lr"] for m in _metrics(tmp_path / "a")]
+    assert rates[:4] == pytest.approx([0.05 / 7, 0.05 * 4 / 7, 0.05, 0.05])
 
 
 def test_selection_is_among_the_sparsest_epochs(tmp_path):

@@ -27,6 +27,7 @@ Train sparse neural networks: prune, regrow, run.
   export RUN  a finished run's network as a small file without zeros, or dense, or ONNX
   sweep FILE  make every run of a recipe, those left after a break too, and print their table
   report RUN… tables and figures of finished runs, as one HTML page, Markdown or CSV
+  reproduce NAME  make the runs of a published table and print both; without NAME, the tables
   methods     the methods that --method takes, by their parts; `methods NAME` prints one's page
   cite NAME   the BibTeX of a method and of the parts that it is used with
   models      the networks that --model takes
@@ -132,6 +133,22 @@ def _report(words: list[str]) -> int:
     about = "Tables and figures of finished runs: one page that needs no network."
     print(report(parse(ReportOptions, words, prog="sparsetrain report", about=about)))
     return 0
+
+
+def _reproduce(words: list[str]) -> int:
+    from .experiments.reproduce.command import ReproduceOptions, listing, reproduce
+    from .training.flags import parse
+    from .training.progress import Reporter
+
+    about = "Make the runs of a published table and print both; without NAME, list the tables."
+    args = parse(ReproduceOptions, words, prog="sparsetrain reproduce", about=about)
+    if not args.name:
+        _table(("table", "cells", "with numbers", "what it is"), listing())
+        print("\n`sparsetrain reproduce NAME` runs one on the digits, --scale full as its source.")
+        return 0
+    result = reproduce(args, reporter=Reporter())
+    print(result.text)
+    return 1 if result.failed else 0
 
 
 @dataclass(frozen=True)
@@ -323,6 +340,7 @@ _COMMANDS: Mapping[str, Callable[[list[str]], int]] = MappingProxyType(
         "export": _export,
         "sweep": _sweep,
         "report": _report,
+        "reproduce": _reproduce,
         "methods": _methods,
         "cite": _cite,
         "models": _models,

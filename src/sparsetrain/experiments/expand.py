@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from ..training.check import resolve
@@ -42,6 +43,11 @@ class Run:
         settings = identity(self.config)
         names = ("method", "sparsity", *self.axes, "seed")
         return {name: settings[name] for name in names if name in settings}
+
+    def with_data(self, folder: Path | None) -> Run:
+        """The same run with its data elsewhere."""
+        data = replace(self.config.data, data_dir=folder)
+        return replace(self, config=replace(self.config, data=data))
 
 
 def expand(recipe: Recipe) -> tuple[Run, ...]:

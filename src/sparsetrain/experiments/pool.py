@@ -27,7 +27,8 @@ def run_all(jobs: Sequence[Job], *, workers: int, bench: Bench) -> Generator[Out
 
     Args:
         jobs: what to run.
-        workers: processes; with 1 everything happens in this one.
+        workers: processes, which share the CPU's threads and the GPUs; with 1 everything happens
+            in this one.
         bench: of this process.
     Raises:
         Interrupted: with one worker, Ctrl-C or SIGTERM during a run.
@@ -37,12 +38,13 @@ def run_all(jobs: Sequence[Job], *, workers: int, bench: Bench) -> Generator[Out
         yield from map(bench.run, jobs)
         return
     context = multiprocessing.get_context("spawn")
-    threads = max(1, torch.get_num_threads() // workers)
+    threads, gpus = max(1, torch.get_num_threads() // workers), _gpus()
     left = deque(jobs)
     crew: list[_Worker] = []
     try:
         while left and len(crew) < workers:
-            crew.append(_Worker(context, threads, left.popleft()))
+            gpu = gpus[len(crew) % len(gpus)] if gpus else None
+            crew.append(_Worker(context, threads, gpu, left.popleft()))
         while crew:
             ready = wait([worker.pipe for worker in crew])
             for worker in [w for w in crew if w.pipe in ready]:
@@ -53,7 +55,7 @@ def run_all(jobs: Sequence[Job], *, workers: int, bench: Bench) -> Generator[Out
                 if left and alive:
                     worker.give(left.popleft())
                 elif left:
-                    crew.append(_Worker(context, threads, left.popleft()))
+                    crew.append(_Worker(context, threads, worker.gpu, left.popleft()))
                 yield outcome
     finally:
         for worker in crew:
@@ -65,10 +67,11 @@ def run_all(jobs: Sequence[Job], *, workers: int, bench: Bench) -> Generator[Out
 class _Worker:
     """The near end of one process, always with a job."""
 
-    def __init__(self, context: SpawnContext, threads: int, job: Job) -> None:
+    def __init__(self, context: SpawnContext, threads: int, gpu: str | None, job: Job) -> None:
         self.pipe, far = context.Pipe()
+        self.gpu = gpu
         # daemon: if this process ends without `stop`, it takes the workers with it.
-        self._process = context.Process(target=_serve, args=(far, threads), daemon=True)
+        self._process = context.Process(target=_serve, args=(far, threads, gpu), daemon=True)
         with _deaf():
             self._process.start()
         far.close()  # so that the pipe ends when the worker does
@@ -103,8 +106,17 @@ class _Worker:
         self._process.kill()
 
 
-def _serve(pipe: Connection, threads: int) -> None:
+def _gpus() -> list[str]:
+    """The names of the GPUs that this process may use."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = given.split(",") if given else map(str, range(torch.cuda.device_count()))
+    return [name for name in names if name][: torch.cuda.device_count()]
+
+
+def _serve(pipe: Connection, threads: int, gpu: str | None) -> None:
     """The far end: run what comes until the pipe ends."""
+    if gpu is not None:  # read when CUDA starts, which it has not yet in this process
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     _leave_with_parent()
     torch.set_num_threads(threads)
     bench = Bench()

@@ -10,9 +10,26 @@ from typing import Any
 from ..training.errors import BadInput, unknown
 from ..training.settings import known_method, read
 
-_PARTS = ("defaults", "grid", "per_method")
+_PARTS = ("best", "defaults", "grid", "per_method")
 # Given to the command, for they are no property of a run.
 _OF_THE_COMMAND = frozenset({"out", "resume"})
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best methods of another recipe.
+
+    Attributes:
+        of: its file.
+        count: how many.
+        by: a field of the records, the higher the better.
+        leave_out: methods that do not count.
+    """
+
+    of: Path
+    count: int
+    by: str
+    leave_out: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -24,12 +41,14 @@ class Recipe:
         defaults: settings of every run.
         grids: each setting -> values; the runs are the union of the grids' products.
         per_method: method -> settings of its runs alone, over the defaults and under the grid.
+        best: whose methods the grids without one have; None: nobody's.
     """
 
     path: Path
     defaults: Mapping[str, Any]
     grids: tuple[Mapping[str, tuple[Any, ...]], ...]
     per_method: Mapping[str, Mapping[str, Any]]
+    best: Best | None = None
 
     @property
     def name(self) -> str:
@@ -60,6 +79,7 @@ def load(path: Path) -> Recipe:
             _settings("defaults", parts.get("defaults")),
             _grids(parts.get("grid")),
             _per_method(parts.get("per_method")),
+            _best(parts.get("best"), path.parent),
         )
     except BadInput as error:
         raise bare.error(error) from error
@@ -99,3 +119,22 @@ def _per_method(value: Any) -> dict[str, dict[str, Any]]:
         if "method" in found[name]:
             raise BadInput(f"per_method: {name} sets method; name the methods in grid.")
     return found
+
+
+def _best(value: Any, folder: Path) -> Best | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("of"), str):
+        raise BadInput("best must name a recipe, as in `best: {of: FILE, count: 5}`.")
+    for name in value:
+        if name not in ("of", "count", "by", "not"):
+            raise unknown("part of best", str(name), ("of", "count", "by", "not"))
+    count, by = value.get("count", 5), value.get("by", "val_accuracy")
+    if type(count) is not int or count < 1:
+        raise BadInput(f"best: count must be a whole number of at least 1, got {count!r}.")
+    if str(by).startswith("test"):
+        raise BadInput(
+            f"best: by must not be of the test set, got {by}. Did you mean val_accuracy?"
+        )
+    left_out = tuple(known_method(name) for name in value.get("not", ()))
+    return Best(folder / value["of"], count, str(by), left_out)

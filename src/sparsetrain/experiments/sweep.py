@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +10,20 @@ from typing import Annotated, Any
 
 import tyro
 
-from ..training.errors import BadInput, Interrupted
+from ..training.errors import BadInput
 from ..training.progress import Reporter
-from ..training.session import check_model
 from ..training.settings import flatten
-from . import pool, saved, words
+from . import saved, words
+from .best import with_best
+from .cluster import Cluster
 from .command import train_command
+from .cost import cost_line, estimates
 from .expand import Run, expand
+from .make import make
 from .recipe import load
-from .results import cells, line_name, make_row
+from .results import cells, line_name
 from .survey import Place, survey
 from .table import text_table
-from .worker import Bench, Job
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,23 @@ class SweepOptions:
     out: Path | None = None
     """Folder of the run folders; None is runs/ and the recipe's name."""
     jobs: int = 1
-    """Processes; more than one share the CPU's threads."""
+    """Processes of this machine; more than one share the CPU's threads and the GPUs."""
+    ray: bool = False
+    """Give the runs to a Ray cluster, one run a task."""
+    ray_address: str = "auto"
+    """A cluster's address; auto: the one that runs, else one started here; local: start one."""
+    cpus: int = 1
+    """CPUs of each run under --ray."""
+    gpus: float | None = None
+    """GPUs of each run under --ray; None is one where the cluster has any."""
     records: Path | None = None
     """Folder of records; a run that has one there is not made again."""
     save: Path | None = None
     """File for a row of each finished run, written at the end."""
     dry_run: bool = False
-    """Print the runs and what is done of them, and stop."""
+    """Print the runs, what is done of them and what the rest will cost, and stop."""
+    commands: bool = False
+    """Print one command for each run that is left, for any batch system, and stop."""
     json: bool = False
     """Print a line for each finished run on stdout; everything else goes to stderr."""
 
@@ -52,13 +62,13 @@ class Swept:
 
     Attributes:
         rows: of the finished runs, in the recipe's order.
-        text: the table; after a dry run, the plan.
+        text: the table; after a dry run, the plan; the commands, where they were asked for.
         failed: name of a run -> what went wrong with it.
     """
 
     rows: tuple[dict[str, Any], ...]
     text: str
-    failed: dict[str, str]
+    failed: Mapping[str, str]
 
 
 def sweep(options: SweepOptions, *, reporter: Reporter) -> Swept:
@@ -71,85 +81,48 @@ def sweep(options: SweepOptions, *, reporter: Reporter) -> Swept:
         Interrupted: Ctrl-C or SIGTERM; the same command continues.
     """
     _check(options)
-    recipe = load(options.recipe)
+    recorded = {} if options.records is None else saved.recorded(options.records)
+    recipe = with_best(load(options.recipe), recorded)
     runs = expand(recipe)
     out = Path("runs") / recipe.name if options.out is None else options.out
-    recorded = {} if options.records is None else saved.recorded(options.records)
     places = survey(runs, out, recorded)
     headline = words.headline(recipe.name, places, out)
+    if options.commands:
+        reporter.say(headline)
+        return Swept(_rows(places, {}), "\n".join(_commands(places)), {})
     if options.dry_run:
-        return Swept(_rows(places, {}), "\n".join([*words.plan_lines(places), headline]), {})
+        return Swept(_rows(places, {}), _plan(places, recorded, headline), {})
     reporter.say(headline)
-    made, failed = _make(places, options.jobs, reporter)
-    if failed:
-        reporter.say(words.failures(failed, len(places)))
-    rows, axes = _rows(places, made), runs[0].axes
+    cluster = Cluster(options.ray_address, options.cpus, options.gpus) if options.ray else None
+    made = make(places, jobs=options.jobs, ray=cluster, reporter=reporter)
+    rows, axes = _rows(places, made.rows), runs[0].axes
     if options.save is not None and rows:
         file = recipe.path.name if recipe.path.is_absolute() else recipe.path.as_posix()
         command = f"sparsetrain sweep {file}"
         saved.write(options.save, saved.Saved(recipe.name, command, axes, rows))
     text = text_table(cells(rows, axes), seeds=_seeds(runs)) if rows else "no run has finished."
-    return Swept(rows, text, failed)
+    return Swept(rows, text, made.failed)
 
 
 def _check(options: SweepOptions) -> None:
-    if options.jobs < 1:
-        raise BadInput(f"jobs must be at least 1, got {options.jobs}.")
+    for name in ("jobs", "cpus"):
+        if getattr(options, name) < 1:
+            raise BadInput(f"{name} must be at least 1, got {getattr(options, name)}.")
     if options.save is not None and not options.save.parent.is_dir():
         raise BadInput(f"cannot write {options.save}: there is no folder {options.save.parent}.")
 
 
-def _make(
-    places: Sequence[Place], workers: int, reporter: Reporter
-) -> tuple[dict[int, dict[str, Any]], dict[str, str]]:
-    """Make what is left; returns (index -> row of what was made, name -> error)."""
-    bench, progress = Bench(), words.Progress(places)
-    made: dict[int, dict[str, Any]] = {}
-    failed: dict[str, str] = {}
-    jobs = [_job(i, place) for i, place in enumerate(places) if not place.done]
-    _prepare([places[job.index].run for job in jobs], bench, reporter)
-    started = time.perf_counter()
-    try:
-        outcomes = pool.run_all(jobs, workers=min(workers, max(1, len(jobs))), bench=bench)
-        with contextlib.closing(outcomes):
-            for outcome in outcomes:
-                reporter.say(progress.line(outcome, elapsed=time.perf_counter() - started))
-                if outcome.record is None:
-                    name = words.run_name(places[outcome.index].run.about)
-                    failed[name] = outcome.error
-                else:
-                    made[outcome.index] = make_row(outcome.record)
-    except (KeyboardInterrupt, Interrupted) as stop:
-        code = stop.code if isinstance(stop, Interrupted) else 130
-        done = len(made) + sum(place.done for place in places)
-        raise Interrupted(
-            f"stopped with {done} of {len(places)} runs finished; the same command continues.", code
-        ) from None
-    return made, failed
+def _plan(places: Sequence[Place], recorded: Mapping[str, Mapping[str, Any]], headline: str) -> str:
+    found = estimates(places, recorded.values())
+    return "\n".join([*words.plan_lines(places, found), headline, cost_line(found)])
 
 
-def _prepare(runs: Sequence[Run], bench: Bench, reporter: Reporter) -> None:
-    """Find missing data and networks now, and not in the middle of the night.
-
-    Data are fetched here, so that no two processes fetch the same.
-    """
-    for model in dict.fromkeys(run.config.model for run in runs):
-        try:
-            check_model(model)
-        except ValueError as error:
-            raise BadInput(str(error)) from error
-    # The first data set last: it stays on the bench for the first run.
-    for data in reversed(dict.fromkeys(run.config.data for run in runs)):
-        try:
-            bench.load(data, reporter)
-        finally:
-            reporter.close()
-
-
-def _job(index: int, place: Place) -> Job:
-    config = place.run.config
-    settings = {**flatten(config), "out": str(place.folder)}
-    return Job(index, settings, train_command(config))
+def _commands(places: Sequence[Place]) -> list[str]:
+    return [
+        train_command(place.run.config, out=place.folder, of_the_machine=True)
+        for place in places
+        if not place.done
+    ]
 
 
 def _rows(

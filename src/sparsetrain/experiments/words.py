@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..training.progress import duration
+from .cost import Estimate
 from .survey import Place
 from .worker import Outcome
 
@@ -19,20 +20,32 @@ def run_name(about: Mapping[str, Any]) -> str:
     return " ".join([about["method"], *sparsity, *others, f"seed {about['seed']}"])
 
 
-def headline(name: str, places: Sequence[Place], out: Path) -> str:
+def headline(name: str, places: Sequence[Place], out: Path, *, verb: str = "sweep") -> str:
     """How many runs there are and how far they are, in one line."""
     count = Counter(place.state for place in places)
     left = [f"{count[state]} {state}" for state in ("finished", "recorded", "broken off")]
     left = [text for text in left if not text.startswith("0 ")]
     to_do = sum(not place.done for place in places)
-    return f"sweep {name}: {_runs(len(places))}, {', '.join([*left, f'{to_do} to do'])} -> {out}"
+    return f"{verb} {name}: {_runs(len(places))}, {', '.join([*left, f'{to_do} to do'])} -> {out}"
 
 
-def plan_lines(places: Sequence[Place]) -> list[str]:
-    """A line a run: its state, its name, its folder."""
-    rows = [(p.state, run_name(p.run.about), p.folder.name) for p in places]
-    first, second = (max(len(row[i]) for row in rows) for i in (0, 1))
-    return [f"{state:<{first}}  {name:<{second}}  {folder}" for state, name, folder in rows]
+def plan_lines(places: Sequence[Place], costs: Sequence[Estimate | None]) -> list[str]:
+    """A line a run: its state, its name, what it will take, its folder."""
+    rows = [
+        (p.state, run_name(p.run.about), _cost(cost), p.folder.name)
+        for p, cost in zip(places, costs, strict=True)
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return [
+        "  ".join([*(f"{text:<{w}}" for text, w in zip(row, widths, strict=False)), row[3]])
+        for row in rows
+    ]
+
+
+def _cost(cost: Estimate | None) -> str:
+    if cost is None:
+        return "-"
+    return "unknown" if cost.basis == "unknown" else duration(cost.seconds)
 
 
 class Progress:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..masks import check_sparsity
 from . import cadence, live
-from .config import TrainConfig
+from .config import TrainConfig, validation_share
 from .errors import BadInput
 from .options import ArtOptions
 
@@ -19,7 +19,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         config: as built from a file and flags.
     Returns:
         The same tree; ART's `dense_epochs` and `max_regularize_epochs` are numbers, `epochs` is the
-        most the run can take, `compat: paper` has no validation split, `dense` no sparsity.
+        most the run can take, `validation` a number, `dense` has no sparsity.
     Raises:
         BadInput: a value out of its range.
     """
@@ -29,8 +29,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     _ranges(config)
     if config.sparse.method == "dense":
         config = replace(config, sparse=replace(config.sparse, sparsity=0.0))
-    if config.sparse.compat == "paper":
-        config = replace(config, data=replace(config.data, validation=0.0))
+    config = replace(config, data=replace(config.data, validation=validation_share(config)))
     if isinstance(config.options, ArtOptions):
         config = _art(config, config.options)
     return config
@@ -54,9 +53,10 @@ def _ranges(config: TrainConfig) -> None:
     for name, number in _optional(config):
         if number is not None:
             _at_least(name, number, 0 if name == "crop_padding" else 1)
-    _within("validation", data.validation, 0, 1, below=True)
+    _within("validation", validation_share(config), 0, 1, below=True)
     _within("lr", optim.lr, 0, math.inf, below=True, above=True)
     _within("momentum", optim.momentum, 0, 1, below=True)
+    _within("warmup", optim.warmup, 0, optim.epochs)
     _within("weight_decay", optim.weight_decay, 0, math.inf, below=True)
     _within("lr_decay", optim.lr_decay, 0, 1, above=True)
     _within("label_smoothing", optim.label_smoothing, 0, 1, below=True)

@@ -23,8 +23,9 @@ class DataConfig:
     """Where data sets lie or are downloaded to; None is the user's cache folder."""
     download: bool = True
     """Fetch what is missing."""
-    validation: float = 0.1
-    """Share of the training set held out to select by; 0 trains on all of it."""
+    validation: float | None = None
+    """Share of the training set held out to select by; 0 trains on all of it. None is 0.1, and 0
+    under compat=paper."""
     split_seed: int = 0
     """Seed of that split, apart from the run's, so that seeds are compared on the same images."""
     crop_padding: int | None = None
@@ -54,8 +55,8 @@ class MethodConfig:
     sparsity: float = 0.9
     """Fraction of prunable weights that end as zeros, in [0, 1)."""
     compat: Literal["none", "paper"] = "none"
-    """paper: train on the full training set, test every epoch, and count as the published code of
-    art, granet and smart_ratio does."""
+    """paper: test every epoch, train on the full training set unless `validation` is given, and
+    count as the published code of art, granet and smart_ratio does."""
     include: tuple[str, ...] = ()
     """Names or globs of the weights to prune; none: all prunable ones."""
     exclude: tuple[str, ...] = ()
@@ -79,9 +80,14 @@ class OptimConfig:
     nesterov: bool = False
     """Nesterov's form of it."""
     weight_decay: float = 1e-4
-    """Decay of every parameter, batch norm and biases included."""
+    """Decay of the weights, as SGD and Adam add it to the gradient."""
+    decay_norms: bool = True
+    """Decay batch norms and biases as well; without, only parameters of two or more dimensions."""
     schedule: Literal["step", "cosine", "constant"] = "step"
     """Learning rate over the last phase; earlier phases keep `lr`."""
+    warmup: float = 0.0
+    """Epochs at the start of the run over which the learning rate rises, step by step, from near
+    zero to what it would be."""
     milestones: tuple[float, ...] = (0.5, 0.75)
     """Fractions of the phase at which the step schedule decays."""
     lr_decay: float = 0.1
@@ -167,3 +173,10 @@ NOT_IDENTITY = frozenset(
         "on_nonfinite",
     }
 )
+
+
+def validation_share(config: TrainConfig) -> float:
+    """The part of the training set that a run holds out."""
+    if config.data.validation is not None:
+        return config.data.validation
+    return 0.0 if config.sparse.compat == "paper" else 0.1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -13,19 +15,22 @@ from .config import OptimConfig
 def make_optimizer(model: nn.Module, optim: OptimConfig, device: torch.device) -> Optimizer:
     """One parameter group with every parameter, as the sparse-training papers have it.
 
+    Without `decay_norms` there are two: weights, and what is not decayed.
+
     Args:
         model: on `device` already.
-        optim: `optimizer`, `lr`, `momentum`, `nesterov`, `weight_decay`.
+        optim: `optimizer`, `lr`, `momentum`, `nesterov`, `weight_decay`, `decay_norms`.
         device: decides whether the fused kernel is used; CPU and CUDA have one.
     Returns:
         The optimizer.
     """
     parameters = list(model.parameters())
+    groups = [{"params": parameters}] if optim.decay_norms else _groups(parameters)
     # The fused SGD has no form for FSDP2's parameters.
     fused = device.type in ("cpu", "cuda") and not any_sharded(parameters)
     if optim.optimizer == "sgd":
         return SGD(
-            parameters,
+            groups,
             lr=optim.lr,
             momentum=optim.momentum,
             nesterov=optim.nesterov,
@@ -33,4 +38,12 @@ def make_optimizer(model: nn.Module, optim: OptimConfig, device: torch.device) -
             fused=fused,
         )
     kind = Adam if optim.optimizer == "adam" else AdamW
-    return kind(parameters, lr=optim.lr, weight_decay=optim.weight_decay, fused=fused)
+    return kind(groups, lr=optim.lr, weight_decay=optim.weight_decay, fused=fused)
+
+
+def _groups(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
+    """Weights, decayed; batch norms and biases, which are not."""
+    decayed = [p for p in parameters if p.ndim > 1]
+    others = [p for p in parameters if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
@@ -60,6 +63,15 @@ class Reporter:
         """One batch more."""
         if self._bar is not None and self._task is not None:
             self._bar.advance(self._task)
+
+    @contextmanager
+    def live(self, draw: Callable[[], RenderableType]) -> Iterator[None]:
+        """On a terminal, keep below the lines what `draw` gives, twice a second, inside."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(get_renderable=draw, console=self._console, refresh_per_second=2, transient=True):
+            yield
 
     def close(self) -> None:
         """Take the bar away."""

@@ -7,6 +7,20 @@ import math
 from .config import OptimConfig
 
 
+def warmed(optim: OptimConfig, step: int, steps: int) -> float:
+    """The factor of the learning rate while it warms up.
+
+    Args:
+        step: steps of the run already taken.
+        steps: steps of an epoch.
+    Returns:
+        (step + 1) / (w + 1) in the first w = round(warmup steps) steps, then 1.
+    Source: Goyal et al. 2017, arXiv 1706.02677, section 2.2; of one step an epoch these are the
+        values of GraNet's ImageNet code.
+    """
+    return min(1.0, (step + 1) / (round(optim.warmup * steps) + 1))
+
+
 def rate(optim: OptimConfig, step: int, steps: int) -> float:
     """The learning rate of one optimizer step.
 

@@ -15,7 +15,7 @@ from ..data.dataset import Dataset
 from ..data.download import Progress
 from ..data.loader import Loader
 from .compiled import compile_calls, compile_mode
-from .config import DataConfig, ModelConfig, TrainConfig
+from .config import DataConfig, ModelConfig, TrainConfig, validation_share
 from .device import Place, place
 from .errors import BadInput
 from .flops import ForwardFlops, count_forward
@@ -82,7 +82,7 @@ def build_session(
         shard_(model, where.device)
     optimizer = make_optimizer(model, config.optim, where.device)
     kept, held = data.split(
-        dataset.train_labels, config.data.validation, seed=config.data.split_seed
+        dataset.train_labels, validation_share(config), seed=config.data.split_seed
     )
     train = _train_loader(config, dataset, kept, where)
     plan = make_plan(config, model, optimizer, train.for_one(), whole)

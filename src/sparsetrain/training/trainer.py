@@ -13,7 +13,7 @@ from .loop import Result, evaluate, ignore, train_epoch
 from .nonfinite import Guard
 from .plans import Phase
 from .progress import Reporter
-from .schedule import rate
+from .schedule import rate, warmed
 from .state import RunState
 from .tracing import Tally
 
@@ -103,9 +103,10 @@ def _train(
 
 def _rate(state: RunState, phase: Phase, epoch: int, batch: int) -> float:
     optim, batches = state.config.optim, len(state.session.train)
+    factor = warmed(optim, epoch * batches + batch, batches)
     if not phase.scheduled:
-        return optim.lr
-    return rate(optim, (epoch - phase.first) * batches + batch, phase.epochs * batches)
+        return factor * optim.lr
+    return factor * rate(optim, (epoch - phase.first) * batches + batch, phase.epochs * batches)
 
 
 def _cost(state: RunState) -> float:

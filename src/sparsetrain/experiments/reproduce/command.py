@@ -1,0 +1,163 @@
+"""`sparsetrain reproduce`: a published table, beside runs of our own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ... import data
+from ...training.errors import BadInput
+from ...training.progress import Reporter
+from .. import saved, words
+from ..cluster import Cluster
+from ..cost import cost_line, estimates
+from ..expand import Run
+from ..make import make
+from ..survey import Place, survey
+from . import show
+from .outcome import Outcome, outcomes
+from .plan import Cell, plan
+from .tables import Scale, Table, names, table
+
+
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """Options of `sparsetrain reproduce`."""
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")] = ""
+    """A table; without one they are listed."""
+    scale: Scale = "smoke"
+    """full: the source's data and settings; small: Fashion-MNIST and a small network, hours on a
+    CPU; smoke: digits, minutes."""
+    out: Path | None = None
+    """Folder of the run folders; None is runs/reproduce-SCALE, which all tables share."""
+    epochs: int | None = None
+    """Epochs of each run at the smaller scales; None is the scale's own."""
+    data_dir: Path | None = None
+    """Where data sets lie; None is the user's cache folder."""
+    jobs: int = 1
+    """Processes of this machine."""
+    ray: bool = False
+    """Give the runs to a Ray cluster, one run a task."""
+    ray_address: str = "auto"
+    """A cluster's address; auto: the one that runs, else one started here."""
+    records: Path | None = None
+    """Folder of records; a run that has one there is not made again."""
+    save: Path | None = None
+    """File for a row of each finished run, written at the end."""
+    dry_run: bool = False
+    """Print what is there, what is missing and what the rest will cost, and stop."""
+    format: Literal["text", "md", "csv"] = "text"
+    """How the table is printed."""
+    json: bool = False
+    """Print a line of JSON for each cell instead."""
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What came of it.
+
+    Attributes:
+        text: for stdout.
+        failed: name of a run -> what went wrong with it.
+    """
+
+    text: str
+    failed: Mapping[str, str]
+
+
+def listing() -> list[tuple[str, str, str, str]]:
+    """Name, cells, published numbers, title of each table."""
+    rows: list[tuple[str, str, str, str]] = []
+    for name in names():
+        cells = plan(table(name), "full")
+        known = sum(bool(cell.published) for cell in cells)
+        rows.append((name, str(len(cells)), str(known), table(name).title))
+    return rows
+
+
+def reproduce(options: ReproduceOptions, *, reporter: Reporter) -> Reproduced:
+    """Make the runs of a table that are not there yet, and set them beside the published numbers.
+
+    Args:
+        reporter: told of each run as it ends.
+    Raises:
+        BadInput: there is no such table, or data are missing; nothing was run.
+        Interrupted: Ctrl-C or SIGTERM; the same command continues.
+    """
+    _check(options)
+    chosen = table(options.name)
+    cells = plan(chosen, options.scale, options.epochs)
+    out = options.out or Path("runs") / f"reproduce-{options.scale}"
+    recorded = {} if options.records is None else saved.recorded(options.records)
+    places = survey(_runs(cells, options.data_dir), out, recorded)
+    reporter.say(words.headline(chosen.name, places, out, verb="reproduce"))
+    if options.dry_run or options.scale == "full":
+        for line in _needs(places):
+            reporter.say(line)
+        reporter.say(cost_line(estimates(places, recorded.values())))
+    rows: dict[str, Mapping[str, Any]] = {p.run.key: p.row for p in places if p.row is not None}
+    failed: Mapping[str, str] = {}
+    if not options.dry_run:
+        cluster = Cluster(options.ray_address) if options.ray else None
+        made = make(places, jobs=options.jobs, ray=cluster, reporter=reporter)
+        rows |= {places[index].run.key: row for index, row in made.rows.items()}
+        failed = made.failed
+        _save(options, rows)
+    lost = {p.run.key for p in places if words.run_name(p.run.about) in failed}
+    found = outcomes(cells, rows, lost, options.scale)
+    return Reproduced(_text(options, chosen, found), failed)
+
+
+def _check(options: ReproduceOptions) -> None:
+    if options.jobs < 1:
+        raise BadInput(f"jobs must be at least 1, got {options.jobs}.")
+    if options.epochs is not None and options.scale == "full":
+        raise BadInput("epochs is for the smaller scales; at full scale they are the source's.")
+    if options.epochs is not None and options.epochs < 3:
+        raise BadInput(f"epochs must be at least 3, one a phase of ART, got {options.epochs}.")
+
+
+def _runs(cells: Sequence[Cell], data_dir: Path | None) -> list[Run]:
+    """Each run once: several cells may want the same."""
+    runs: dict[str, Run] = {}
+    for cell in cells:
+        for run in cell.runs:
+            runs.setdefault(run.key, run.with_data(data_dir))
+    return list(runs.values())
+
+
+def _needs(places: Sequence[Place]) -> list[str]:
+    """A sentence for each data set that is not on this machine."""
+    wanted = {p.run.config.data.dataset: p.run.config.data for p in places if not p.done}
+    lines: list[str] = []
+    for name, config in wanted.items():
+        try:
+            data.load(name, root=config.data_dir, download=False)
+        except ValueError as error:
+            missing = str(error).split(" and downloading is off.")[0]
+            lines.append(f"missing data: {missing}; it is downloaded when the runs begin.")
+    return lines
+
+
+def _save(options: ReproduceOptions, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    if options.save is None or not rows:
+        return
+    command = f"sparsetrain reproduce {options.name} --scale {options.scale}"
+    kept = tuple(dict(row) for row in rows.values())
+    saved.write(options.save, saved.Saved(options.name, command, (), kept))
+
+
+def _text(options: ReproduceOptions, chosen: Table, found: Sequence[Outcome]) -> str:
+    if options.json:
+        rows = show.as_json(found, chosen.name, options.scale)
+        return "\n".join(json.dumps(row) for row in rows)
+    if options.format == "csv":
+        return show.comma_separated(found, chosen.name, options.scale)
+    write = show.markdown if options.format == "md" else show.text
+    return write(chosen, found, options.scale)

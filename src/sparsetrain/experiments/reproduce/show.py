@@ -1,0 +1,135 @@
+"""A table as text, Markdown, CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from .outcome import Outcome
+from .published import sources
+from .tables import Scale, Table
+
+_HEAD = ("method", "zeros", "published", "ours", "difference", "state")
+
+
+def text(table: Table, found: Sequence[Outcome], scale: Scale) -> str:
+    """For a terminal: a block for each problem, then notes and sources."""
+    parts = [f"{table.name}: {table.title} ({table.paper}), scale {scale}", ""]
+    marks = _marks(found)
+    for problem in dict.fromkeys(o.cell.problem for o in found):
+        block = [o for o in found if o.cell.problem == problem]
+        rows = [_HEAD, *(_row(o, marks) for o in block)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
+        parts.append(_heading(block[0]))
+        parts += [
+            "  " + "  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        parts.append("")
+    return "\n".join([*parts, *_foot(table, found, scale, marks)])
+
+
+def markdown(table: Table, found: Sequence[Outcome], scale: Scale) -> str:
+    """For a document."""
+    parts = [f"## {table.title}", "", f"{table.name}, {table.paper}, scale {scale}.", ""]
+    marks = _marks(found)
+    for problem in dict.fromkeys(o.cell.problem for o in found):
+        block = [o for o in found if o.cell.problem == problem]
+        parts += [f"### {_heading(block[0])}", "", f"| {' | '.join(_HEAD)} |", "|---" * 6 + "|"]
+        parts += [f"| {' | '.join(_row(o, marks))} |" for o in block]
+        parts.append("")
+    return "\n".join([*parts, *(f"- {line}" for line in _foot(table, found, scale, marks))])
+
+
+def comma_separated(found: Sequence[Outcome], name: str, scale: Scale) -> str:
+    """A line a cell, numbers in full."""
+    rows = as_json(found, name, scale)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        flat = {k: "; ".join(map(str, v)) if isinstance(v, list) else v for k, v in row.items()}
+        writer.writerow(flat)
+    return out.getvalue().rstrip("\n")
+
+
+def as_json(found: Sequence[Outcome], name: str, scale: Scale) -> list[dict[str, Any]]:
+    """A mapping a cell; accuracies in percent."""
+    return [
+        {
+            "table": name,
+            "scale": scale,
+            "problem": o.cell.problem,
+            "instead_of": o.cell.instead or None,
+            "method": o.cell.line,
+            "sparsity": o.cell.sparsity,
+            "published": [n.top1 for n in o.cell.published],
+            "published_sd": [n.sd for n in o.cell.published],
+            "source": [n.source for n in o.cell.published],
+            "evidence": [n.evidence for n in o.cell.published],
+            "source_note": [n.note for n in o.cell.published],
+            "ours": None if o.ours is None else o.ours.mean,
+            "ours_sd": None if o.ours is None else o.ours.sd,
+            "seeds": 0 if o.ours is None else o.ours.n,
+            "statistic": None if o.ours is None else o.ours.statistic,
+            "difference": o.difference,
+            "state": o.state,
+            "note": o.cell.note,
+            "keys": [run.key for run in o.cell.runs],
+        }
+        for o in found
+    ]
+
+
+def _heading(outcome: Outcome) -> str:
+    cell = outcome.cell
+    return f"{cell.problem} (in place of {cell.instead})" if cell.instead else cell.problem
+
+
+def _row(o: Outcome, marks: dict[str, str]) -> tuple[str, ...]:
+    there = ", ".join(
+        f"{n.top1:.2f}{_spread(n.sd)}{'?' if n.doubtful else ''} {marks[sources([n])[0]]}"
+        for n in o.cell.published
+    )
+    ours = ""
+    if o.ours is not None:
+        seeds = f" (n={o.ours.n})" if len(o.cell.runs) > 1 else ""
+        ours = f"{o.ours.mean:.2f}{_spread(o.ours.sd)}{seeds}"
+    difference = "" if o.difference is None else f"{o.difference:+.2f}"
+    note = f" {marks[o.cell.note]}" if o.cell.note else ""
+    zeros = f"{100 * o.cell.sparsity:g} %"
+    return (o.cell.line, zeros, there or "-", ours or "-", difference or "-", o.state + note)
+
+
+def _spread(sd: float | None) -> str:
+    return "" if sd is None else f" ± {sd:.2f}"
+
+
+def _marks(found: Sequence[Outcome]) -> dict[str, str]:
+    """[1], [2] for sources; [a], [b] for notes."""
+    texts = sources([n for o in found for n in o.cell.published])
+    notes = dict.fromkeys(o.cell.note for o in found if o.cell.note)
+    letters = (f"[{chr(ord('a') + i)}]" for i in range(26))
+    numbered = {text: f"[{i}]" for i, text in enumerate(texts, 1)}
+    return numbered | dict(zip(notes, letters, strict=False))
+
+
+def _foot(table: Table, found: Sequence[Outcome], scale: Scale, marks: dict[str, str]) -> list[str]:
+    lines = [f"{mark} {what}" for what, mark in marks.items()]
+    if any(n.doubtful for o in found for n in o.cell.published):
+        lines.append("? to be checked in the source before it is quoted")
+    lines += table.notes
+    if scale == "full":
+        lines.append("difference: ours - published, in points of test accuracy.")
+    else:
+        lines.append(
+            "difference: what sparsity costs here less what it costs there, each against its own "
+            "dense network, in points. Other data and another network: compare orders, not numbers."
+        )
+    count = Counter(o.state for o in found)
+    said = ", ".join(f"{n} {state}" for state, n in count.items())
+    lines.append(f"{len(found)} cells: {said}.")
+    return lines

@@ -1,0 +1,122 @@
+"""The recipes of the comparison at equal budgets, and a recipe that goes on with the best."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sparsetrain import cli, methods
+from sparsetrain.experiments.best import with_best
+from sparsetrain.experiments.expand import expand
+from sparsetrain.experiments.recipe import load
+from tests.sweep_tools import make_runs_quick, run_sweep, write_recipe
+
+FOLDER = Path(__file__).parents[1] / "recipes" / "equal-budget"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch, tmp_path):
+    make_runs_quick(monkeypatch, tmp_path)
+
+
+def _runs(stage: str):
+    recipe = load(FOLDER / f"stage-{stage}.yaml")
+    if recipe.best is not None:  # as if stage A had chosen these
+        chosen = ("gmp", "granet", "rigl", "imp", "snip")
+        recipe = replace(recipe, grids=tuple({"method": chosen, **g} for g in recipe.grids))
+    return expand(recipe)
+
+
+@pytest.mark.parametrize("stage", ["a", "b", "c"])
+def test_every_run_of_a_stage_has_the_same_budget(stage):
+    # Data, optimizer and epochs; of ART and IMP, 20 epochs are all phases together.
+    runs = _runs(stage)
+    assert {run.config.optim for run in runs} == {runs[0].config.optim}
+    assert {run.config.data for run in runs} == {runs[0].config.data}
+    assert {run.config.model for run in runs} == {runs[0].config.model}
+    assert (runs[0].config.optim.epochs, runs[0].config.data.dataset) == (20, "fashion-mnist")
+    assert all(getattr(r.config.options, "finetune_epochs", None) is None for r in runs)
+    assert all(getattr(r.config.options, "epochs_per_round", None) is None for r in runs)
+    assert {r.config.sparse.compat for r in runs} == {"none"}
+
+
+def test_stage_a_has_every_method_once_at_each_sparsity():
+    about = [(r.about["method"], r.about["sparsity"]) for r in _runs("a")]
+    assert len(about) == len(set(about)) == 1 + 2 * (len(methods.names()) - 1)
+    assert {method for method, _ in about} == set(methods.names())
+
+
+def test_stage_b_has_three_seeds_of_five_and_of_art_s_three():
+    runs = _runs("b")
+    assert len(runs) == 3 * (5 * 2 + 3 * 2 + 1)
+
+
+def _swept() -> Path:
+    """A finished sweep of three methods whose order on held-out images is known from its rows."""
+    path = write_recipe({"method": ["static", "rigl", "gmp", "dense"], "seed": [0, 1]})
+    return path.rename("first.yaml")
+
+
+def _second(**best) -> Path:
+    parts = yaml.safe_load(Path("first.yaml").read_text())
+    parts["grid"] = {"seed": [5]}
+    parts["best"] = {"of": "first.yaml", **best}
+    Path("second.yaml").write_text(yaml.safe_dump(parts))
+    return Path("second.yaml")
+
+
+def test_the_best_by_held_out_images_go_on():
+    swept = run_sweep(_swept())
+    means = {
+        method: sum(r["val_accuracy"] for r in swept.rows if r["method"] == method)
+        for method in ("static", "rigl", "gmp")
+    }
+    expected = sorted(means, key=lambda method: -means[method])[:2]
+    recipe = with_best(load(_second(count=2, **{"not": ["dense"]})), {})
+    assert list(recipe.grids[0]["method"]) == expected
+    rows = run_sweep(Path("second.yaml")).rows
+    assert [row["method"] for row in rows] == expected
+
+
+def test_an_unfinished_sweep_has_no_best(capsys):
+    _swept()
+    assert cli.main(["sweep", str(_second())]) == 2
+    assert "8 are not finished. Run `sparsetrain sweep first.yaml` first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("best", "sentence"),
+    [
+        ({"by": "test_accuracy"}, "must not be of the test set"),
+        ({"count": 0}, "at least 1, got 0"),
+        ({"top": 3}, "unknown part of best 'top'"),
+    ],
+)
+def test_mistakes_in_best_are_one_sentence(best, sentence, capsys):
+    _swept()
+    assert cli.main(["sweep", str(_second(**best))]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_best_without_a_grid_for_it_is_refused(capsys):
+    _swept()
+    parts = yaml.safe_load(_second().read_text())
+    parts["grid"] = {"method": ["static"]}
+    Path("second.yaml").write_text(yaml.safe_dump(parts))
+    assert cli.main(["sweep", "second.yaml"]) == 2
+    assert "best has no effect" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_every_run_of_the_three_stages_gets_through_on_small_data():
+    for stage in "abc":
+        parts = yaml.safe_load((FOLDER / f"stage-{stage}.yaml").read_text())
+        parts["defaults"] |= {"dataset": "digits", "epochs": 4, "batch_size": 16}
+        if "best" in parts:
+            parts["best"]["of"] = "stage-a.yaml"
+        Path(f"stage-{stage}.yaml").write_text(yaml.safe_dump(parts))
+        swept = run_sweep(Path(f"stage-{stage}.yaml"))
+        assert swept.failed == {}

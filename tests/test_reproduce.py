@@ -1,0 +1,195 @@
+"""Published tables: their numbers, their plans at every scale, and what is printed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+from sparsetrain import cli, data
+from sparsetrain.experiments.reproduce.outcome import outcomes
+from sparsetrain.experiments.reproduce.plan import plan
+from sparsetrain.experiments.reproduce.published import Wanted, find, numbers
+from sparsetrain.experiments.reproduce.tables import names, table
+from tests.sweep_tools import make_runs_quick
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch, tmp_path):
+    make_runs_quick(monkeypatch, tmp_path)
+
+
+def test_no_number_is_from_memory_and_each_has_a_source():
+    assert {n.evidence for n in numbers()} == {"read", "second-hand"}
+    assert all(n.source and 0 < n.top1 < 100 for n in numbers())
+
+
+def test_the_readme_s_numbers_are_found():
+    # spec: hypersparse-art.md 8.1 and granet.md 7a.
+    wanted = Wanted("art", ("HS",), "HyperSparse README.md")
+    (number,) = find(wanted, model="resnet32-w2", dataset="cifar100", sparsity=0.98)
+    assert number.top1 == 70.08
+    wanted = Wanted("granet", ("s_i=0",))
+    (number,) = find(wanted, model="vgg19", dataset="cifar100", sparsity=0.98)
+    assert (number.top1, number.sd) == (72.35, 0.26)
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("scale", ["full", "small", "smoke"])
+def test_every_cell_can_be_run_or_says_why_not(name, scale):
+    cells = plan(table(name), scale)
+    assert cells
+    for cell in cells:
+        assert cell.runs or cell.note
+        assert all(run.config.data.dataset in data.names() for run in cell.runs)
+    if scale != "full":
+        assert {c.line for c in cells if not c.runs} == {
+            line.name for line in table(name).lines if line.missing
+        }
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_published_line_has_a_number_somewhere(name):
+    cells = plan(table(name), "full")
+    for line in table(name).lines:
+        found = [cell.published for cell in cells if cell.line == line.name]
+        assert any(found) == (line.published is not None), line.name
+
+
+def test_the_full_scale_is_the_source_s():
+    cells = plan(table("hypersparse"), "full")
+    (cell,) = [c for c in cells if c.sparsity == 0.98 and c.problem.startswith("VGG-19, Tiny")]
+    config = cell.runs[0].config
+    assert (config.optim.batch_size, config.optim.weight_decay, config.optim.lr) == (64, 1e-4, 0.1)
+    assert (config.options.dense_epochs, config.options.finetune_epochs) == (60, 160)
+    assert (config.sparse.compat, config.data.validation) == ("paper", 0.0)
+    # GraNet trains on 45,000 images of CIFAR-10 and on all of CIFAR-100, three seeds each.
+    for cell in plan(table("granet-cifar"), "full"):
+        assert len(cell.runs) == 3
+        share = cell.runs[0].config.data.validation
+        assert share == (0.1 if cell.problem.endswith("CIFAR-10") else 0.0)
+
+
+def _rows(cells, accuracies):
+    """A row for each first run, its accuracy from a list."""
+    return {
+        cell.runs[0].key: {"test_accuracy_best": a, "test_accuracy": 0.5}
+        for cell, a in zip(cells, accuracies, strict=True)
+    }
+
+
+def test_the_difference_at_full_scale_is_that_of_the_accuracies():
+    cells = [c for c in plan(table("hypersparse"), "full") if "VGG-19, CIFAR-100" in c.problem][:2]
+    found = outcomes(cells, _rows(cells, [0.74, 0.75]), set(), "full")
+    # 72.88 dense and 73.23 at 90 % are published.
+    assert [o.difference for o in found] == pytest.approx([1.12, 1.77])
+    assert [o.ours.statistic for o in found] == ["test_accuracy_best"] * 2
+
+
+def test_the_difference_at_a_smaller_scale_is_that_of_what_sparsity_costs():
+    cells = plan(table("hypersparse"), "smoke")[:3]
+    found = outcomes(cells, _rows(cells, [0.99, 0.97, 0.90]), set(), "smoke")
+    # 94.70 dense, 94.22 at 90 %, 92.69 at 98 % are published.
+    expected = [None, -2 - (94.22 - 94.70), -9 - (92.69 - 94.70)]
+    assert [o.difference for o in found] == pytest.approx(expected)
+
+
+def test_some_of_the_seeds_are_part_of_a_cell():
+    cells = plan(table("granet-cifar"), "full")[:1]
+    keys = [run.key for run in cells[0].runs]
+    rows = {key: {"test_accuracy": 0.9} for key in keys}
+    assert outcomes(cells, rows, set(), "full")[0].state == "run"
+    del rows[keys[0]]
+    (partly,) = outcomes(cells, rows, set(), "full")
+    assert (partly.state, partly.ours.n, partly.ours.sd) == ("partly", 2, 0.0)
+    assert outcomes(cells, {}, {keys[0]}, "full")[0].state == "failed"
+    assert outcomes(cells, {}, set(), "full")[0].state == "not run"
+
+
+def test_a_table_is_run_once_and_printed_in_every_form(capsys):
+    words = ["reproduce", "hypersparse", "--epochs", "4"]
+    assert cli.main([*words, "--dry-run"]) == 0
+    out, err = capsys.readouterr()
+    assert "5 cells: 5 not run." in out
+    assert err.startswith("reproduce hypersparse: 5 runs, 5 to do -> runs/reproduce-smoke")
+    assert "estimated cost" in err
+    assert cli.main(words) == 0
+    out, err = capsys.readouterr()
+    assert "ResNet-8, digits (in place of ResNet-32 of double width, CIFAR-10)" in out
+    assert "5 cells: 5 run." in out
+    assert cli.main([*words, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "5 finished, 0 to do" in err
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["published"] for row in rows] == [[94.70], [94.22], [92.69], [89.35], []]
+    assert all(row["ours"] is not None and row["state"] == "run" for row in rows)
+    assert cli.main([*words, "--format", "csv"]) == 0
+    again = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [float(row["ours"]) for row in again] == [row["ours"] for row in rows]
+    assert cli.main([*words, "--format", "md"]) == 0
+    assert "| ART, HyperSparse | 98 % | 92.69 [1] |" in capsys.readouterr().out
+
+
+def test_tables_share_their_runs(capsys):
+    assert cli.main(["reproduce", "hypersparse-tuned", "--epochs", "4"]) == 0
+    capsys.readouterr()
+    assert cli.main(["reproduce", "hypersparse", "--epochs", "4", "--dry-run"]) == 0
+    assert "5 runs, 4 finished, 1 to do" in capsys.readouterr().err
+
+
+def test_granet_s_table_runs(capsys):
+    assert cli.main(["reproduce", "granet-cifar", "--epochs", "3"]) == 0
+    assert "25 cells: 25 run." in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names())
+def test_every_table_runs(name, capsys):
+    code = cli.main(["reproduce", name, "--epochs", "3", "--json"])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    states = {json.loads(line)["state"] for line in out.splitlines()}
+    assert states <= {"run", "cannot run"}
+
+
+def test_the_tables_are_listed_and_a_mistyped_one_is_named(capsys):
+    assert cli.main(["reproduce"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in names())
+    assert cli.main(["reproduce", "hypersparce"]) == 2
+    assert "Did you mean 'hypersparse'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--scale", "full", "--epochs", "5"], "epochs is for the smaller scales"),
+        (["--epochs", "2"], "epochs must be at least 3"),
+        (["--jobs", "0"], "jobs must be at least 1"),
+    ],
+)
+def test_bad_options_are_one_sentence(words, sentence, capsys):
+    assert cli.main(["reproduce", "hypersparse", *words]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_full_scale_says_first_what_is_missing_and_what_it_costs(capsys, monkeypatch):
+    def absent(name, **options):
+        assert options["download"] is False
+        raise data.DataError(f"{name}.tar is missing and downloading is off. Put it there.")
+
+    monkeypatch.setattr(data, "load", absent)
+    monkeypatch.setattr("sparsetrain.experiments.cost.measure", lambda _: _Fixed())
+    assert cli.main(["reproduce", "hypersparse-logs", "--scale", "full", "--dry-run"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1] == (
+        "missing data: cifar10.tar is missing; it is downloaded when the runs begin."
+    )
+    assert lines[2].startswith("estimated cost on this machine, one run after the other: 5 days")
+
+
+class _Fixed:
+    def seconds(self, config) -> float:
+        return 2.5 * 86400
