@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Each layer may import those before it; files that share a line are one layer.
 LAYERS = (
     ("types", "kernels", "sharded"),
-    ("packing",),
+    ("packing", "inference"),
     ("masks", "selection", "schedules"),
     (
         "patterns",
