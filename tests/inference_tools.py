@@ -1,4 +1,4 @@
-"""What the tests of compiled inference share: the float64 oracle and a cache folder of their own."""
+"""What the tests of compiled inference share: the oracle in float64."""
 
 from __future__ import annotations
 

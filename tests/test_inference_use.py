@@ -91,10 +91,7 @@ def test_masks_of_another_model_are_refused() -> None:
 def test_weights_made_by_a_parametrization_are_read_when_compiling() -> None:
     model = small()
     torch.nn.utils.parametrizations.weight_norm(model[0])
-    torch.nn.utils.prune.l1_unstructured(model[6], "weight", amount=0.5)
     compiled = compiled_small(model)
-    found = {layer.name: layer.sparsity for layer in compiled.explain(1).layers}
-    assert found["6"] == 0.5 or found["6"] > 0.5
     x = images(9)
     with torch.no_grad():
         wanted = model(x)
@@ -181,7 +178,7 @@ class FixedBatch(nn.Module):
 
 
 def test_what_cannot_be_traced_is_refused_in_a_sentence() -> None:
-    with pytest.raises(ValueError, match="torch.export cannot trace Decides"):
+    with pytest.raises(ValueError, match=r"torch\.export cannot trace Decides"):
         st.compile_sparse(Decides(), images())
     with pytest.raises(ValueError, match="changes its buffer 'calls'"):
         st.compile_sparse(Counts(), images())

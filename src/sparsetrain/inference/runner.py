@@ -83,7 +83,7 @@ class Runner:
             if section.profile is None:
                 seconds[section.units[0].output] = spent
             else:
-                seconds |= section.profile(*given)
+                seconds |= _shared_out(section.profile(*given), spent)
             values.update(zip(section.makes, made, strict=True))
         return seconds
 
@@ -178,30 +178,22 @@ def _packed_section(
         return tuple(_tensor(t, *way) for t, way in zip(made, ways_out, strict=True))
 
     def profile(*tensors: Tensor) -> dict[str, float]:
-        spent = step_seconds(executor, given(tensors))
-        return {unit.output: time for unit, time in zip(units, spent, strict=True)}
+        found = executor.profile(*given(tensors))
+        return {unit.output: time for unit, time in zip(units, found.steps, strict=True)}
 
     drops = tuple(name for name, part in last.items() if part is stretch)
     return Section(stretch.units, stretch.inputs, stretch.outputs, run, drops, profile)
 
 
-def step_seconds(executor: Executor, tensors: list[Tensor]) -> list[float]:
-    """STUB: until Executor.profile is there."""
-    from ..kernels import program_twin
+def _shared_out(seconds: dict[str, float], whole: float) -> dict[str, float]:
+    """Times taken on one thread, scaled where the run was shorter; equal parts of it if all are 0.
 
-    spent = []
-    real = program_twin._result
-
-    def timed(*args):
-        start = time.perf_counter()
-        made = real(*args)
-        spent.append(time.perf_counter() - start)
-        return made
-
-    program_twin._result = timed
-    executor(*tensors)
-    program_twin._result = real
-    return spent
+    They are 0 without the C++ kernels, whose twin has no clock.
+    """
+    total = sum(seconds.values())
+    if total == 0:
+        return dict.fromkeys(seconds, whole / max(1, len(seconds)))
+    return {name: time * min(1.0, whole / total) for name, time in seconds.items()}
 
 
 def _images(tensor: Tensor, shape: Shape, kind: Kind) -> Tensor:
