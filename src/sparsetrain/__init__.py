@@ -22,6 +22,7 @@ from .art import ART as ART
 from .batchnorm import recalibrate_batchnorm_ as recalibrate_batchnorm_
 from .citations import cite as cite
 from .imp import IMP as IMP
+from .inference import compile_sparse as compile_sparse
 from .prune import prune as prune
 from .regularizers import L1 as L1
 from .regularizers import L2 as L2

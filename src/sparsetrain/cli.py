@@ -28,6 +28,8 @@ Train sparse neural networks: prune, regrow, run.
   sweep FILE  make every run of a recipe, those left after a break too, and print their table
   report RUN… tables and figures of finished runs, as one HTML page, Markdown or CSV
   reproduce NAME  make the runs of a published table and print both; without NAME, the tables
+  bench       is it faster here: a finished run (`bench RUN`) or `--model NAME --sparsity S` on
+              every engine that is installed, ours beside them, with a verdict
   methods     the methods that --method takes, by their parts; `methods NAME` prints one's page
   cite NAME   the BibTeX of a method and of the parts that it is used with
   models      the networks that --model takes
@@ -218,6 +220,17 @@ def _export(words: list[str]) -> int:
     return 0
 
 
+def _bench(words: list[str]) -> int:
+    from .bench import BenchOptions, bench, text
+    from .training.flags import parse
+
+    about = "Time one network on this machine, dense engines beside ours."
+    args = parse(BenchOptions, words, prog="sparsetrain bench", about=about)
+    result = bench(args)
+    print(json.dumps(result) if args.json else text(result))
+    return 0
+
+
 def _methods(words: list[str]) -> int:
     if _wants_help(words):
         print("usage: sparsetrain methods [NAME]\n\nPrint the table of methods, or one's page.")
@@ -341,6 +354,7 @@ _COMMANDS: Mapping[str, Callable[[list[str]], int]] = MappingProxyType(
         "sweep": _sweep,
         "report": _report,
         "reproduce": _reproduce,
+        "bench": _bench,
         "methods": _methods,
         "cite": _cite,
         "models": _models,

@@ -1,0 +1,226 @@
+"""A module traced by torch.export into a `Graph`, for any batch where the network allows it."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from .graph import Call, Graph, Ref, Shape, is_tensor, refs
+
+# Tracing takes 0 and 1 for constants, and a size that occurs elsewhere in the network for that one.
+_TRACED_BATCH = 13
+
+
+def capture(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
+    """Trace a module in evaluation mode; it is left as it was.
+
+    Args:
+        args: an example of its inputs; the first dimension of the first tensor is the batch.
+        kwargs: likewise by name.
+
+    Raises:
+        ValueError: not a CPU module, no tensor among the inputs, or what torch.export cannot trace.
+    """
+    flat, in_spec = pytree.tree_flatten((args, kwargs))
+    _check_place(model, flat)
+    with evaluating(model), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export's own
+        program, batch = _exported(model, flat, in_spec)
+        if any(_changes(node) for node in program.graph.nodes):
+            program = program.run_decompositions({})
+    _check_buffers(program)
+    return _graph(program, flat, in_spec, batch)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; each module's flag is restored."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+def _check_place(model: nn.Module, flat: list[Any]) -> None:
+    if not any(is_tensor(value) and value.dim() for value in flat):
+        raise ValueError(
+            "example_input must hold a tensor whose first dimension is the batch. Give one batch "
+            "as the model takes it, or a tuple of its inputs."
+        )
+    held = [(name, t) for name, t in model.state_dict(keep_vars=True).items() if is_tensor(t)]
+    for name, tensor in [*held, *(("example_input", v) for v in flat if is_tensor(v))]:
+        if tensor.device.type != "cpu":
+            raise ValueError(
+                f"compiled networks run on the CPU, but {name} is on {tensor.device}. "
+                "Call model.cpu() and give a CPU example first."
+            )
+
+
+def _exported(model: nn.Module, flat: list[Any], in_spec: Any) -> tuple[Any, bool]:
+    """The exported program, and whether it takes any batch."""
+    rows = next(value.shape[0] for value in flat if is_tensor(value) and value.dim())
+    batched = [is_tensor(v) and v.dim() > 0 and v.shape[0] == rows for v in flat]
+    traced = [_rows(v) if many else v for v, many in zip(flat, batched, strict=True)]
+    dynamic = [{0: torch.export.Dim.AUTO} if many else None for many in batched]
+    try:
+        program = _export(model, traced, in_spec, dynamic)
+        if not _fixed_batch(program, batched):
+            return program, True
+    except Exception:  # the batch cannot vary: traced again below, for the example's alone
+        pass
+    try:
+        return _export(model, flat, in_spec, [None] * len(flat)), False
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise ValueError(
+            f"torch.export cannot trace {type(model).__name__}: "
+            f"{reason[0] if reason else type(error).__name__} Compile a part of it that always "
+            "computes the same operators, or rewrite the branch that depends on values."
+        ) from error
+
+
+def _export(model: nn.Module, flat: list[Any], in_spec: Any, dynamic: list[Any]) -> Any:
+    args, kwargs = pytree.tree_unflatten(flat, in_spec)
+    shapes = pytree.tree_unflatten(dynamic, in_spec)
+    named = _named_shapes(model, args, shapes)
+    return torch.export.export(model, args, kwargs, dynamic_shapes=named, strict=False)
+
+
+def _named_shapes(model: nn.Module, args: tuple[Any, ...], shapes: Any) -> Any:
+    """torch.export takes one tuple for args, or one dict by name if there are kwargs."""
+    positional, by_name = shapes
+    if not by_name:
+        return positional
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    return dict(zip(names, positional, strict=False)) | by_name
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """The same with `_TRACED_BATCH` rows."""
+    if tensor.shape[0] == 0:
+        return tensor.new_zeros(_TRACED_BATCH, *tensor.shape[1:])
+    index = torch.arange(_TRACED_BATCH) % tensor.shape[0]
+    return tensor.detach()[index]
+
+
+def _fixed_batch(program: Any, batched: list[bool]) -> bool:
+    """Whether tracing took the batch for a constant."""
+    names = program.graph_signature.user_inputs
+    found = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    values = [found.get(name) for name, many in zip(names, batched, strict=True) if many]
+    return any(isinstance(value.shape[0], int) for value in values if value is not None)
+
+
+def _changes(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
+def _check_buffers(program: Any) -> None:
+    changed = program.graph_signature.buffers_to_mutate
+    if changed:
+        raise ValueError(
+            f"the model changes its buffer {next(iter(changed.values()))!r} in evaluation mode, "
+            "which a compiled network cannot repeat. Compile the part of it that does not."
+        )
+    if program.graph_signature.user_inputs_to_mutate:
+        raise ValueError(
+            "the model changes its input in place, which a compiled network cannot repeat. "
+            "Let it work on a copy: x = x.clone()."
+        )
+
+
+def _graph(program: Any, flat: list[Any], in_spec: Any, batch: bool) -> Graph:
+    signature, nodes = program.graph_signature, list(program.graph.nodes)
+    constants = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    lifted = {
+        name: program.constants[key]
+        for name, key in signature.inputs_to_lifted_tensor_constants.items()
+    }
+    for node in nodes:
+        if node.op == "get_attr":
+            lifted[node.name] = operator.attrgetter(str(node.target))(program.graph_module)
+    calls = [_call(node) for node in nodes if node.op == "call_function"]
+    outputs = next(_argument(node.args[0]) for node in nodes if node.op == "output")
+    calls = _needed(calls, outputs)
+    derived = _derived(calls, {*constants, *lifted})
+    shapes = {node.name: shape for node in nodes if (shape := _shape(node)) is not None}
+    given = [name if is_tensor(v) else None for name, v in _paired(signature.user_inputs, flat)]
+    return Graph(
+        inputs=tuple(given),
+        examples=tuple(tuple(v.shape) if is_tensor(v) else None for v in flat),
+        fixed=tuple(None if is_tensor(v) else v for v in flat),
+        constants=constants,
+        lifted=lifted,
+        derived=tuple(call for call in calls if call.output in derived),
+        calls=tuple(call for call in calls if call.output not in derived),
+        outputs=tuple(outputs),
+        shapes=shapes,
+        in_spec=in_spec,
+        out_spec=program.call_spec.out_spec,
+        batch=batch,
+    )
+
+
+def _paired(names: Any, flat: list[Any]) -> Iterator[tuple[Any, Any]]:
+    return zip(names, flat, strict=True)
+
+
+def _call(node: fx.Node) -> Call:
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    # The last entry is (dotted name, class), or torch.export's own mark (mark, mark).
+    layer = stack[-1][0] if stack and stack[-1][0] != stack[-1][1] else ""
+    args = tuple(_argument(value) for value in node.args)
+    kwargs = {name: _argument(value) for name, value in node.kwargs.items()}
+    assert callable(node.target)
+    return Call(node.name, node.target, args, kwargs, layer)
+
+
+def _argument(value: Any) -> Any:
+    if isinstance(value, fx.Node):
+        return Ref(value.name)
+    if isinstance(value, (list, tuple)):
+        return (
+            type(value)(map(_argument, value)) if type(value) is tuple else [*map(_argument, value)]
+        )
+    return value
+
+
+def _needed(calls: list[Call], outputs: Any) -> list[Call]:
+    """Calls that an output depends on."""
+    wanted, kept = set(refs(outputs)), []
+    for call in reversed(calls):
+        if call.output in wanted:
+            wanted.update(call.reads)
+            kept.append(call)
+    return kept[::-1]
+
+
+def _derived(calls: list[Call], constants: set[str]) -> set[str]:
+    """Names of the values that depend on constants alone, such as a weight under weight norm."""
+    known = set(constants)
+    for call in calls:
+        if call.reads and all(name in known for name in call.reads):
+            known.add(call.output)
+    return known - constants
+
+
+def _shape(node: fx.Node) -> Shape | None:
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor) or value.dim() == 0:
+        return None
+    if not all(isinstance(size, int) for size in value.shape[1:]):
+        return None
+    return Shape(str(value.shape[0]), tuple(value.shape[1:]), value.dtype)
