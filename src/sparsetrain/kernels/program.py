@@ -1,0 +1,126 @@
+"""Programs: a network's steps on packed activations, run depth-first, block after block.
+
+A Program is a value: a straight list of steps between buffers. An Executor is made once from it
+and run on any batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import program_twin
+from .packed import Layout as Layout
+from .program_steps import Add as Add
+from .program_steps import Affine as Affine
+from .program_steps import Conv as Conv
+from .program_steps import Flatten as Flatten
+from .program_steps import Pool as Pool
+from .program_steps import Step as Step
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A straight list of steps.
+
+    Attributes:
+        buffers: the layout of each, all with one block size; the first with index 0. A buffer may
+            be written more than once.
+        steps: run in this order.
+        inputs: buffers that the tensors of a call are packed into, each once.
+        outputs: buffers that are unpacked when all steps are done.
+
+    Raises:
+        ValueError: a step whose layouts do not fit, or that reads what nobody has written.
+    """
+
+    buffers: tuple[Layout, ...]
+    steps: tuple[Step, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        blocks = sorted({layout.block for layout in self.buffers})
+        if len(blocks) != 1:
+            raise ValueError(f"buffers must share one block size, got {blocks}.")
+        if not self.inputs or len(set(self.inputs)) != len(self.inputs):
+            raise ValueError(f"inputs must be one buffer or more, each once, got {self.inputs}.")
+        written: set[int] = set()
+        for index in self.inputs:
+            self._check_place("inputs", index)
+            written.add(index)
+        for number, step in enumerate(self.steps):
+            self._check_step(number, step, written)
+            written.add(step.target)
+        self._check_read("outputs", self.outputs, written)
+
+    @property
+    def block(self) -> int:
+        """Images side by side."""
+        return self.buffers[0].block
+
+    def _check_step(self, number: int, step: Step, written: set[int]) -> None:
+        name = f"step {number} ({type(step).__name__})"
+        self._check_place(name, step.target)
+        self._check_read(name, step.reads, written)
+        try:
+            step.check(self.buffers)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+
+    def _check_read(self, name: str, places: tuple[int, ...], written: set[int]) -> None:
+        for index in places:
+            self._check_place(name, index)
+            if index not in written:
+                raise ValueError(f"{name} reads buffer {index}, which nothing has written before.")
+
+    def _check_place(self, name: str, index: int) -> None:
+        if not 0 <= index < len(self.buffers):
+            raise ValueError(
+                f"{name} names buffer {index}, there are {len(self.buffers)}, from 0 on."
+            )
+
+
+class Executor:
+    """A program, ready to run; safe to be called from several threads."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Run the program on a batch.
+
+        Args:
+            tensors: one for each input, float32 [batch, channels, height, width] on the CPU, or
+                [batch, channels] for 1x1 images; of any strides, with one batch >= 0.
+
+        Returns:
+            One for each output, contiguous float32 [batch, channels, height, width].
+
+        Raises:
+            ValueError: another number of tensors, other shapes or another dtype.
+        """
+        images = self._images(tensors)
+        return program_twin.run(self.program, images)
+
+    def _images(self, tensors: tuple[Tensor, ...]) -> list[Tensor]:
+        """The tensors as four-dimensional ones, checked."""
+        inputs = [self.program.buffers[index] for index in self.program.inputs]
+        if len(tensors) != len(inputs):
+            raise ValueError(f"the program takes {len(inputs)} tensors, got {len(tensors)}.")
+        batch = tensors[0].shape[0] if tensors[0].dim() else 0
+        images = []
+        for number, (tensor, layout) in enumerate(zip(tensors, inputs, strict=True)):
+            wanted = (batch, layout.channels, layout.height, layout.width)
+            flat = tensor.dim() == 2 and (layout.height, layout.width) == (1, 1)
+            whole = tensor.detach()[:, :, None, None] if flat else tensor.detach()
+            good = tensor.dtype is torch.float32 and tensor.device.type == "cpu"
+            if not good or whole.shape != wanted:
+                raise ValueError(
+                    f"tensor {number} must be float32 of shape {wanted} on the CPU, got "
+                    f"{tensor.dtype} of {tuple(tensor.shape)} on {tensor.device}."
+                )
+            images.append(whole)
+        return images
