@@ -87,31 +87,36 @@ void bands(const Conv& conv, Place place, int64_t vectors, int64_t rows) {
 }
 
 template <int Step>
-void plane(const Conv& conv, const Place& place, int64_t vectors) {
+void plane(const Conv& conv, Place place, int64_t vectors, const Part& part) {
+  const int64_t rows = part.bottom - part.top;
+  place.row = part.top;
+  place.in += part.top * conv.in_row;
+  place.out += part.top * conv.out_row;
+  if (place.residual) place.residual += part.top * conv.out_row;
   switch (conv.band) {
     case 4:
-      return bands<4, Step>(conv, place, vectors, conv.rows);
+      return bands<4, Step>(conv, place, vectors, rows);
     case 2:
-      return bands<2, Step>(conv, place, vectors, conv.rows);
+      return bands<2, Step>(conv, place, vectors, rows);
     default:
-      return bands<1, Step>(conv, place, vectors, conv.rows);
+      return bands<1, Step>(conv, place, vectors, rows);
   }
 }
 
 }  // namespace
 
-void conv(const Conv& conv, const float* in, const float* residual, float* out, int64_t first,
-          int64_t last) {
+void conv(const Conv& conv, const float* in, const float* residual, float* out, const Part& part) {
+  const int64_t first = part.first, last = part.last;
   const int64_t vectors = conv.images / kLanes;
   if (conv.in_column == conv.images && conv.out_column == conv.images) {
     const Place place{in, residual, out, 0, kLanes, kLanes, first, last};
-    return plane<1>(conv, place, conv.columns * vectors);
+    return plane<1>(conv, place, conv.columns * vectors, part);
   }
   for (int64_t v = 0; v < vectors; ++v) {
     const int64_t shift = v * kLanes;
     const Place place{in + shift, residual ? residual + shift : nullptr,
                       out + shift, 0, conv.in_column, conv.out_column, first, last};
-    plane<0>(conv, place, conv.columns);
+    plane<0>(conv, place, conv.columns, part);
   }
 }
 
