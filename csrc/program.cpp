@@ -1,8 +1,6 @@
 // A network's steps, run depth-first: all steps for one block of images before the next block.
 #include <algorithm>
 #include <atomic>
-#include <chrono>
-#include <mutex>
 #include <new>
 #include <thread>
 #include <vector>
@@ -67,17 +65,6 @@ void run_together(const Network& network, const ProgramRun& run, std::int64_t bl
   });
 }
 
-void run_timed(const Network& network, const ProgramRun& run, std::int64_t blocks, float* arena) {
-  using Clock = std::chrono::steady_clock;
-  for (std::int64_t block = 0; block < blocks; ++block) {
-    for (std::int64_t stage = 0; stage < network.stages(); ++stage) {
-      const auto start = Clock::now();
-      network.stage(run, stage, block, arena, 0, 1);
-      run.seconds[stage] += std::chrono::duration<double>(Clock::now() - start).count();
-    }
-  }
-}
-
 class Arena {
  public:
   explicit Arena(Network& network) : network_(network), floats_(network.take_arena()) {}
@@ -95,9 +82,12 @@ void run_program(Network& network, const ProgramRun& run, int threads) {
   const std::int64_t blocks = network.blocks(run.batch);
   if (run.seconds || (threads > 1 && blocks < threads)) {
     const Arena arena(network);
-    if (run.seconds) return run_timed(network, run, blocks, arena.floats());
     for (std::int64_t block = 0; block < blocks; ++block) {
-      run_together(network, run, block, threads, arena.floats());
+      if (run.seconds) {
+        network.whole(run, block, arena.floats(), run.seconds);
+      } else {
+        run_together(network, run, block, threads, arena.floats());
+      }
     }
     return;
   }
@@ -106,9 +96,7 @@ void run_program(Network& network, const ProgramRun& run, int threads) {
     try {
       const Arena arena(network);
       for (auto block = first; block < last; ++block) {
-        for (std::int64_t stage = 0; stage < network.stages(); ++stage) {
-          network.stage(run, stage, block, arena.floats(), 0, 1);
-        }
+        network.whole(run, block, arena.floats(), nullptr);
       }
     } catch (const std::bad_alloc&) {
       failed = true;

@@ -25,6 +25,9 @@ class Network {
   void stage(const ProgramRun& run, std::int64_t stage, std::int64_t block, float* arena,
              std::int64_t index, std::int64_t of) const;
 
+  // All of one block on one thread. `seconds`, or null: each stage's time is added.
+  void whole(const ProgramRun& run, std::int64_t block, float* arena, double* seconds) const;
+
   // Room for one block's activations, aligned, its halos zero. Throws std::bad_alloc.
   float* take_arena();
   void give_arena(float* arena);
@@ -33,6 +36,7 @@ class Network {
   void transfer(const ProgramRun& run, std::int64_t port, std::int64_t block, float* arena) const;
 
   std::vector<ProgramStep> steps_;
+  std::vector<Strip> strips_;
   std::vector<Port> ports_;
   std::int64_t inputs_, block_, floats_;
   std::mutex lock_;

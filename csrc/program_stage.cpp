@@ -1,5 +1,6 @@
 // One stage of a program on one block of images.
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -42,10 +43,20 @@ void run_step(const ProgramStep& at, float* arena, const Part& part) {
   }
 }
 
+template <class Function>
+void timed(double* seconds, std::int64_t stage, const Function& function) {
+  using Clock = std::chrono::steady_clock;
+  if (!seconds) return function();
+  const auto start = Clock::now();
+  function();
+  seconds[stage] += std::chrono::duration<double>(Clock::now() - start).count();
+}
+
 }  // namespace
 
 Network::Network(const ProgramMake& make)
     : steps_(make.steps, make.steps + make.count),
+      strips_(make.strips, make.strips + make.strip_count),
       ports_(make.ports, make.ports + make.inputs + make.outputs),
       inputs_(make.inputs),
       block_(make.block),
@@ -81,6 +92,22 @@ void Network::stage(const ProgramRun& run, std::int64_t stage, std::int64_t bloc
   const ProgramStep& step = steps_[static_cast<std::size_t>(stage - inputs_)];
   run_step(step, arena,
            {step.channels * index / of, step.channels * (index + 1) / of, 0, step.rows});
+}
+
+void Network::whole(const ProgramRun& run, std::int64_t block, float* arena,
+                    double* seconds) const {
+  const std::int64_t behind = inputs_ + static_cast<std::int64_t>(steps_.size());
+  for (std::int64_t i = 0; i < inputs_; ++i) {
+    timed(seconds, i, [&] { stage(run, i, block, arena, 0, 1); });
+  }
+  for (const Strip& strip : strips_) {
+    const ProgramStep& step = steps_[static_cast<std::size_t>(strip.step)];
+    timed(seconds, inputs_ + strip.step,
+          [&] { run_step(step, arena, {0, step.channels, strip.top, strip.bottom}); });
+  }
+  for (std::int64_t i = behind; i < stages(); ++i) {
+    timed(seconds, i, [&] { stage(run, i, block, arena, 0, 1); });
+  }
 }
 
 void Network::transfer(const ProgramRun& run, std::int64_t index, std::int64_t block,

@@ -4,6 +4,9 @@
 #include "tile.h"
 
 namespace st::ST_LEVEL {
+
+void conv(const Conv&, const float*, const float*, float*, const Part&);
+
 namespace {
 
 struct Place {
@@ -78,10 +81,17 @@ void conv_one(const Conv& conv, const float* in, const float* residual, float* o
     }
     return;
   }
+  const int64_t vectors = conv.columns / kLanes;
+  if (vectors > 0 && conv.columns % kLanes == 0) {  // rows fill the vectors: no gaps, no buffer
+    Conv full = conv;
+    full.band = vectors >= kTile ? 1 : kTile / vectors;
+    full.band = full.band > 8 ? 8 : full.band >= 4 && full.band < 8 ? 4 : full.band;
+    return st::ST_LEVEL::conv(full, in, residual, out, part);
+  }
   const int64_t end = (part.bottom - 1) * conv.in_row + conv.columns;
   for (int64_t at = part.top * conv.in_row; at < end;) {
-    const int64_t vectors = (end - at + kLanes - 1) / kLanes;
-    const int64_t n = vectors >= 8 ? 8 : vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1;
+    const int64_t left = (end - at + kLanes - 1) / kLanes;
+    const int64_t n = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
     n == 8   ? run<8>(conv, place, at, end, first, last)
     : n == 4 ? run<4>(conv, place, at, end, first, last)
     : n == 2 ? run<2>(conv, place, at, end, first, last)
