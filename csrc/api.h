@@ -53,6 +53,57 @@ struct ConvCall {
   int64_t channels, phases, in_plane, in_rows, in_columns;
 };
 
+enum StepKind : int64_t { kConv = 0, kPooling = 1, kBlend = 2, kFlatten = 3 };
+
+struct StepConv {
+  Conv conv;
+  int64_t channels, phases, in_plane, in_rows, in_columns;  // as in ConvCall
+  int64_t scratch;                                          // floats from the arena's start
+};
+
+// A step of a program. Places are floats from the arena's start to the first entry inside the halo,
+// or, where a convolution reads, to the first of all.
+struct ProgramStep {
+  int64_t kind;
+  int64_t in, other, out;  // other: -1 where there is none
+  int64_t channels, rows;  // of the output
+  int64_t work;            // multiply-adds of one block, about
+  const void* what;        // StepConv, Pooling, Blend or Flattening; the caller keeps it
+};
+
+// An activation that enters or leaves a program.
+struct Port {
+  int64_t place, channels, rows, columns, halo;  // place: floats to the first of all
+};
+
+// Rows [top, bottom) of what a step writes.
+struct Strip {
+  int64_t step, top, bottom;
+};
+
+struct ProgramMake {
+  const ProgramStep* steps;
+  int64_t count;
+  const Strip* strips;  // in the order in which one thread makes them; all rows of all steps
+  int64_t strip_count;
+  const Port* ports;  // inputs, then outputs
+  int64_t inputs, outputs;
+  int64_t block, arena;  // images of a block; floats of an arena, which starts as zeros
+  void** made;           // gets the program
+};
+
+struct PortTensor {
+  float* data;
+  int64_t image, channel, row, column;  // strides in floats
+};
+
+struct ProgramRun {
+  void* program;
+  int64_t batch;
+  const PortTensor* tensors;  // one a port
+  double* seconds;            // or null; else each step's time is added: inputs, steps, outputs
+};
+
 }  // namespace st
 
 // Version of this interface; the loader refuses a library with another one.
@@ -89,3 +140,8 @@ ST_API int st_unpack(const st::Packed* packed, int threads);
 ST_API int st_conv(const st::ConvCall* call, int threads);
 // grads[i] = the gradient of entry i, where `out` holds that of the outputs. Not for blocks of one.
 ST_API int st_conv_grad(const st::ConvCall* call, int threads);
+
+// A program keeps arenas between calls; runs of one program may overlap.
+ST_API int st_program_make(const st::ProgramMake* make, int threads);
+ST_API int st_program_run(const st::ProgramRun* run, int threads);
+ST_API int st_program_free(const st::ProgramRun* run, int threads);

@@ -6,6 +6,7 @@
 #include "api.h"
 #include "dispatch.h"
 #include "pool.h"
+#include "split.h"
 
 namespace st {
 namespace {
@@ -21,21 +22,6 @@ std::int64_t work(const ConvCall& call) {
   return entries * conv.rows * conv.columns * conv.images * call.blocks;
 }
 
-// [channel][row][column] of one image as [channel][phase][row][column].
-void split(const ConvCall& call, const float* in, float* phases) {
-  const std::int64_t s = call.phases, pitch = ceil_div(call.in_columns, s);
-  for (std::int64_t c = 0; c < call.channels; ++c) {
-    for (std::int64_t y = 0; y < call.in_rows; ++y) {
-      float* const row = phases + (c * s * s + y % s * s) * call.in_plane + y / s * pitch;
-      for (std::int64_t a = 0; a < s; ++a) {
-        float* const to = row + a * call.in_plane;
-        for (std::int64_t x = a; x < call.in_columns; x += s) to[x / s] = in[x];
-      }
-      in += call.in_columns;
-    }
-  }
-}
-
 void forward(const ConvCall& call, int threads) {
   const Conv& conv = call.conv;
   const Kernels& table = kernels();
@@ -44,11 +30,12 @@ void forward(const ConvCall& call, int threads) {
   std::vector<float> phases;
   const std::int64_t area = one && call.phases > 1 ? call.phases * call.phases * call.in_plane : 0;
   const std::int64_t block = area ? call.channels * area : call.in_block;
+  const Split planes{call.channels, call.phases, call.in_plane, call.in_rows, call.in_columns};
   if (area) {
     phases.resize(static_cast<std::size_t>(call.blocks * block + kVector));
     parallel_for(call.blocks, 1, threads, [&](std::int64_t first, std::int64_t last) {
       for (auto i = first; i < last; ++i) {
-        split(call, call.in + i * call.in_block, phases.data() + i * block);
+        split(planes, call.in + i * call.in_block, phases.data() + i * block);
       }
     });
   }
@@ -61,7 +48,7 @@ void forward(const ConvCall& call, int threads) {
       const std::int64_t b = i / pieces, piece = i % pieces, at = b * call.out_block;
       (one ? table.conv_one : table.conv)(
           conv, in + b * block, call.residual ? call.residual + at : nullptr, call.out + at,
-          conv.outputs * piece / pieces, conv.outputs * (piece + 1) / pieces);
+          {conv.outputs * piece / pieces, conv.outputs * (piece + 1) / pieces, 0, conv.rows});
     }
   });
 }

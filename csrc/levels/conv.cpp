@@ -6,6 +6,20 @@
 namespace st::ST_LEVEL {
 namespace {
 
+#ifndef ST_FEW
+#define ST_FEW 6
+#endif
+constexpr int64_t kFew = ST_FEW;
+
+// One row of one output channel.
+struct Sweep {
+  const int32_t* offsets;
+  const float* values;
+  int64_t n;
+  Floats bias;
+  bool relu;
+};
+
 struct Place {
   const float* in;
   const float* residual;
@@ -87,31 +101,106 @@ void bands(const Conv& conv, Place place, int64_t vectors, int64_t rows) {
 }
 
 template <int Step>
-void plane(const Conv& conv, const Place& place, int64_t vectors) {
+void plane(const Conv& conv, Place place, int64_t vectors, const Part& part) {
+  const int64_t rows = part.bottom - part.top;
+  place.row = part.top;
+  place.in += part.top * conv.in_row;
+  place.out += part.top * conv.out_row;
+  if (place.residual) place.residual += part.top * conv.out_row;
   switch (conv.band) {
+    case 8:
+      return bands<8, Step>(conv, place, vectors, rows);
     case 4:
-      return bands<4, Step>(conv, place, vectors, conv.rows);
+      return bands<4, Step>(conv, place, vectors, rows);
     case 2:
-      return bands<2, Step>(conv, place, vectors, conv.rows);
+      return bands<2, Step>(conv, place, vectors, rows);
     default:
-      return bands<1, Step>(conv, place, vectors, conv.rows);
+      return bands<1, Step>(conv, place, vectors, rows);
+  }
+}
+
+// Few entries an output: rows are swept channel by channel. What is written is then one stream, and
+// the processor foresees the number of entries; tile by tile, that costs more than the products.
+template <int N, int Step>
+inline void sweep_some(const Conv& c, const Sweep& s, const float* in, const float* residual,
+                       float* out) {
+  const int64_t in_step = Step ? Step * kLanes : c.in_column;
+  const int64_t out_step = Step ? Step * kLanes : c.out_column;
+  Tile<1, N> sums;
+  sums.each([&](Floats& sum, int, int) __attribute__((always_inline)) { sum = s.bias; });
+  if (residual) {
+    sums.each([&](Floats& sum, int, int i) __attribute__((always_inline)) {
+      sum += load<Floats>(residual + i * out_step);
+    });
+  }
+  add_products<1, N, Step>(sums, in, 0, in_step, s.offsets, s.values, s.n);
+  if (s.relu) {
+    sums.each([](Floats& sum, int, int) __attribute__((always_inline)) { sum = positive(sum); });
+  }
+  sums.each([&](Floats& sum, int, int i) __attribute__((always_inline)) {
+    store(out + i * out_step, sum);
+  });
+}
+
+template <int N, int Step>
+void sweep_row(const Conv& c, const Sweep& s, const float* in, const float* residual, float* out,
+               int64_t vectors) {
+  const int64_t in_step = N * (Step ? Step * kLanes : c.in_column);
+  const int64_t out_step = N * (Step ? Step * kLanes : c.out_column);
+  for (; vectors >= N; vectors -= N) {
+    sweep_some<N, Step>(c, s, in, residual, out);
+    in += in_step;
+    out += out_step;
+    if (residual) residual += out_step;
+  }
+  if constexpr (N > 1) {
+    if (vectors > 0) sweep_row<N / 2, Step>(c, s, in, residual, out, vectors);
+  }
+}
+
+template <int Step>
+void sweep(const Conv& conv, const float* in, const float* residual, float* out,
+           const Part& part) {
+  const Conv c = conv;
+  const int64_t vectors = Step ? c.columns * c.images / kLanes : c.columns;
+  const int64_t lanes = Step ? kLanes : c.images;  // a row is swept once for each vector of images
+  for (int64_t output = part.first; output < part.last; ++output) {
+    const Floats bias = spread(c.bias ? c.bias[output] : 0.0f);
+    for (int64_t row = part.top; row < part.bottom; ++row) {
+      const Run taps = seen(c, row, 1);
+      const int32_t* const starts = c.starts + output * c.taps;
+      const int64_t from = starts[taps.first];
+      const Sweep s{c.offsets + from, c.values + from, starts[taps.last] - from, bias,
+                    c.relu != 0};
+      const int64_t at = output * c.out_plane + row * c.out_row;
+      for (int64_t lane = 0; lane < lanes; lane += kLanes) {
+        sweep_row<kTile, Step>(c, s, in + row * c.in_row + lane,
+                               residual ? residual + at + lane : nullptr, out + at + lane,
+                               vectors);
+      }
+    }
   }
 }
 
 }  // namespace
 
-void conv(const Conv& conv, const float* in, const float* residual, float* out, int64_t first,
-          int64_t last) {
-  const int64_t vectors = conv.images / kLanes;
-  if (conv.in_column == conv.images && conv.out_column == conv.images) {
-    const Place place{in, residual, out, 0, kLanes, kLanes, first, last};
-    return plane<1>(conv, place, conv.columns * vectors);
+void conv(const Conv& conv, const float* in, const float* residual, float* out, const Part& part) {
+  const int64_t first = part.first, last = part.last;
+  const bool flat = conv.in_column == conv.images && conv.out_column == conv.images;
+  const int64_t entries = conv.starts[conv.groups * conv.outputs * conv.taps];
+  if (conv.groups == 1 && entries < kFew * conv.outputs) {
+    return flat ? sweep<1>(conv, in, residual, out, part) : sweep<0>(conv, in, residual, out, part);
   }
+  if (flat) {
+    const Place place{in, residual, out, 0, kLanes, kLanes, first, last};
+    return plane<1>(conv, place, conv.columns * conv.images / kLanes, part);
+  }
+  const int64_t vectors = conv.images / kLanes;
   for (int64_t v = 0; v < vectors; ++v) {
     const int64_t shift = v * kLanes;
     const Place place{in + shift, residual ? residual + shift : nullptr,
                       out + shift, 0, conv.in_column, conv.out_column, first, last};
-    plane<0>(conv, place, conv.columns);
+    plane<0>(conv, place, conv.columns, part);
   }
 }
 

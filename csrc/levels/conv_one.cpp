@@ -4,6 +4,9 @@
 #include "tile.h"
 
 namespace st::ST_LEVEL {
+
+void conv(const Conv&, const float*, const float*, float*, const Part&);
+
 namespace {
 
 struct Place {
@@ -65,11 +68,11 @@ float dot(const float* in, const int32_t* offsets, const float* values, int64_t 
 
 }  // namespace
 
-void conv_one(const Conv& conv, const float* in, const float* residual, float* out, int64_t first,
-              int64_t last) {
+void conv_one(const Conv& conv, const float* in, const float* residual, float* out,
+              const Part& part) {
   const Place place{in, residual, out};
-  const int64_t length = (conv.rows - 1) * conv.in_row + conv.columns;
-  if (length == 1) {
+  const int64_t first = part.first, last = part.last;
+  if (conv.rows * conv.columns == 1) {
     for (int64_t output = first; output < last; ++output) {
       const int64_t from = conv.starts[output * conv.taps];
       const int64_t n = conv.starts[(output + 1) * conv.taps] - from;
@@ -78,13 +81,21 @@ void conv_one(const Conv& conv, const float* in, const float* residual, float* o
     }
     return;
   }
-  for (int64_t at = 0; at < length;) {
-    const int64_t vectors = (length - at + kLanes - 1) / kLanes;
-    const int64_t n = vectors >= 8 ? 8 : vectors >= 4 ? 4 : vectors >= 2 ? 2 : 1;
-    n == 8   ? run<8>(conv, place, at, length, first, last)
-    : n == 4 ? run<4>(conv, place, at, length, first, last)
-    : n == 2 ? run<2>(conv, place, at, length, first, last)
-             : run<1>(conv, place, at, length, first, last);
+  const int64_t vectors = conv.columns / kLanes;
+  if (vectors > 0 && conv.columns % kLanes == 0) {  // rows fill the vectors: no gaps, no buffer
+    Conv full = conv;
+    full.band = vectors >= kTile ? 1 : kTile / vectors;
+    full.band = full.band > 8 ? 8 : full.band >= 4 && full.band < 8 ? 4 : full.band;
+    return st::ST_LEVEL::conv(full, in, residual, out, part);
+  }
+  const int64_t end = (part.bottom - 1) * conv.in_row + conv.columns;
+  for (int64_t at = part.top * conv.in_row; at < end;) {
+    const int64_t left = (end - at + kLanes - 1) / kLanes;
+    const int64_t n = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    n == 8   ? run<8>(conv, place, at, end, first, last)
+    : n == 4 ? run<4>(conv, place, at, end, first, last)
+    : n == 2 ? run<2>(conv, place, at, end, first, last)
+             : run<1>(conv, place, at, end, first, last);
     at += n * kLanes;
   }
 }

@@ -48,6 +48,41 @@ struct Planes {
   int64_t image, channel, row, column;         // strides of the tensor
 };
 
+// What of a step is wanted: output channels [first, last), output rows [top, bottom).
+struct Part {
+  int64_t first, last, top, bottom;
+};
+
+// How a plane lies before and behind a step: floats from one channel and row to the next. Steps
+// get the addresses of the first entries inside the halo.
+struct Field {
+  int64_t plane, row;
+};
+
+// out = in * scale + shift, plus other, then ReLU.
+struct Blend {
+  Field in, other, out;
+  int64_t rows, length;  // length: floats of a row, all images of the block
+  const float* scale;    // of each channel, or null
+  const float* shift;
+  int64_t relu;          // 0 or 1
+};
+
+// The maximum or the mean of windows; what lies outside of the input counts for neither.
+struct Pooling {
+  Field in, out;
+  int64_t in_rows, in_columns, rows, columns, images;  // images of a block
+  int64_t window[2], stride[2], padding[2];
+  int64_t largest;        // 1 for the maximum, 0 for the mean
+  int64_t count_padding;  // 1: the mean divides by the window's size even at the edge
+};
+
+// [channel][row][column] as channels of one pixel each.
+struct Flattening {
+  Field in, out;
+  int64_t rows, columns, images;
+};
+
 // One processor level's kernels.
 struct Kernels {
   Sums (*hypersparse_sums)(const float* weights, int64_t n, float steepness);
@@ -63,12 +98,12 @@ struct Kernels {
   bool (*mask_64)(uint64_t* data, const uint8_t* keep, int64_t n, uint64_t exponent);
   bool (*mask_32)(uint32_t* data, const uint8_t* keep, int64_t n, uint32_t exponent);
   bool (*mask_16)(uint16_t* data, const uint8_t* keep, int64_t n, uint16_t exponent);
-  // Output channels [first, last) of one block of images; `residual` (or null) lies as `out`.
+  // Part of one block of images; `residual` (or null) lies as `out`.
   void (*conv)(const Conv& conv, const float* in, const float* residual, float* out,
-               int64_t first, int64_t last);
+               const Part& part);
   // The same for one image: reads, but does not use, up to 15 floats after the last input.
   void (*conv_one)(const Conv& conv, const float* in, const float* residual, float* out,
-                   int64_t first, int64_t last);
+                   const Part& part);
   // Adds to `grads` of each entry; `out` holds the gradient of the outputs.
   void (*conv_grad)(const Conv& conv, const float* in, const float* out, float* grads,
                     int64_t first, int64_t last);
@@ -78,6 +113,12 @@ struct Kernels {
                int64_t last);
   void (*unpack)(const Planes& planes, const float* packed, float* tensor, int64_t first,
                  int64_t last);
+  // One block of images; `other` may be null, and each may be `out` where they lie alike.
+  void (*blend)(const Blend& blend, const float* in, const float* other, float* out,
+                const Part& part);
+  void (*pooling)(const Pooling& pooling, const float* in, float* out, const Part& part);
+  void (*flatten)(const Flattening& flattening, const float* in, float* out, int64_t first,
+                  int64_t last);
 };
 
 namespace generic {

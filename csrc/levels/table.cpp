@@ -11,14 +11,18 @@ Found find_16(const uint16_t*, int64_t, const KeyRange&, uint32_t*);
 bool mask_64(uint64_t*, const uint8_t*, int64_t, uint64_t);
 bool mask_32(uint32_t*, const uint8_t*, int64_t, uint32_t);
 bool mask_16(uint16_t*, const uint8_t*, int64_t, uint16_t);
-void conv(const Conv&, const float*, const float*, float*, int64_t, int64_t);
-void conv_one(const Conv&, const float*, const float*, float*, int64_t, int64_t);
+void conv(const Conv&, const float*, const float*, float*, const Part&);
+void conv_one(const Conv&, const float*, const float*, float*, const Part&);
 void conv_grad(const Conv&, const float*, const float*, float*, int64_t, int64_t);
 void pack(const Planes&, const float*, float*, int64_t, int64_t);
 void unpack(const Planes&, const float*, float*, int64_t, int64_t);
+void blend(const Blend&, const float*, const float*, float*, const Part&);
+void pooling(const Pooling&, const float*, float*, const Part&);
+void flatten(const Flattening&, const float*, float*, int64_t, int64_t);
 
 const Kernels kernels{hypersparse_sums, hypersparse_add, hypersparse_set, find_32,   find_16,
                       mask_64,          mask_32,         mask_16,         conv,      conv_one,
-                      conv_grad,        pack,            unpack};
+                      conv_grad,        pack,            unpack,          blend,     pooling,
+                      flatten};
 
 }  // namespace st::ST_LEVEL

@@ -31,8 +31,11 @@ MASKED = tuple(_KINDS)
 RANKED = (torch.float32, torch.bfloat16, torch.float16)
 """The dtypes that `kth` can rank, one at a time."""
 _LOSS = "the regulariser and the masks then take about two to four times as long a step on a CPU"
-OfOneRow: TypeAlias = Literal["st_pack", "st_unpack", "st_conv", "st_conv_grad"]
-"""Functions of the sparse convolution that take one structure."""
+OfOneRow: TypeAlias = Literal[
+    "st_pack", "st_unpack", "st_conv", "st_conv_grad",
+    "st_program_make", "st_program_run", "st_program_free",
+]  # fmt: skip
+"""Functions on packed activations that take one structure."""
 _log = logging.getLogger(__name__)
 
 

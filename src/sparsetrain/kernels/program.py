@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import program_twin
+from . import native, program_native, program_twin
 from .packed import Layout as Layout
 from .program_steps import Add as Add
 from .program_steps import Affine as Affine
@@ -83,11 +83,32 @@ class Program:
             )
 
 
+@dataclass(frozen=True)
+class Profile:
+    """Seconds of one run on one thread.
+
+    Attributes:
+        inputs: packing of each input.
+        steps: each step.
+        outputs: unpacking of each output.
+    """
+
+    inputs: tuple[float, ...]
+    steps: tuple[float, ...]
+    outputs: tuple[float, ...]
+
+
 class Executor:
     """A program, ready to run; safe to be called from several threads."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
+        built = native.library() is not None
+        self._compiled = program_native.Compiled(program) if built else None
+
+    def __reduce__(self) -> tuple[type[Executor], tuple[Program]]:
+        """Copies and unpickled ones are made from the program."""
+        return type(self), (self.program,)
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Run the program on a batch.
@@ -103,7 +124,23 @@ class Executor:
             ValueError: another number of tensors, other shapes or another dtype.
         """
         images = self._images(tensors)
-        return program_twin.run(self.program, images)
+        if self._compiled is None or not native.takes(images, torch.float32):
+            return program_twin.run(self.program, images)
+        return self._compiled.run(images)
+
+    def profile(self, *tensors: Tensor) -> Profile:
+        """Run on one thread and measure; without the C++ kernels all times are zero.
+
+        Args:
+            tensors: as for a call.
+        """
+        images = self._images(tensors)
+        ends = len(self.program.inputs), len(self.program.outputs)
+        seconds = torch.zeros(ends[0] + len(self.program.steps) + ends[1], dtype=torch.float64)
+        if self._compiled is not None:
+            self._compiled.run(images, seconds)
+        parts = seconds.split([ends[0], len(self.program.steps), ends[1]])
+        return Profile(*(tuple(part.tolist()) for part in parts))
 
     def _images(self, tensors: tuple[Tensor, ...]) -> list[Tensor]:
         """The tensors as four-dimensional ones, checked."""

@@ -1,0 +1,140 @@
+"""A program as the structures of csrc/api.h, and its runs through the C++ executor."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from . import native, program_memory, program_strips
+from .packed import Layout
+from .program_memory import Memory
+from .program_steps import Add, Affine, Conv, Flatten, Pool, Step
+
+if TYPE_CHECKING:
+    from .program import Program
+
+_KINDS = {Conv: 0, Pool: 1, Add: 2, Affine: 2, Flatten: 3}
+
+
+class Compiled:
+    """A program of the C++ library; freed with this object."""
+
+    def __init__(self, program: Program) -> None:
+        self._program, self._kept = program, _Kept()
+        memory = program_memory.plan(program)
+        steps = [_step(step, program.buffers, memory, self._kept) for step in program.steps]
+        ports = [_port(program.buffers[i], memory.places[i]) for i in _ends(program)]
+        strips = program_strips.order(program, memory)
+        table, ends, made = self._kept.table(steps), self._kept.table(ports), ctypes.c_int64()
+        counts = (len(program.inputs), len(program.outputs), program.block, memory.floats)
+        out = ctypes.addressof(made)
+        rows = [self._kept.table(strips), len(strips)]
+        native.run("st_program_make", [table, len(steps), *rows, ends, *counts, out])
+        self._handle = made.value
+        weakref.finalize(self, _free, self._handle, self._kept)
+
+    def run(self, images: Sequence[Tensor], seconds: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The outputs for a batch.
+
+        Args:
+            images: float32 [batch, channels, height, width], one for each input.
+            seconds: float64 [inputs + steps + outputs], to which each stage's time is added.
+        """
+        batch, program = images[0].shape[0], self._program
+        layouts = (program.buffers[index] for index in program.outputs)
+        outputs = [torch.empty(batch, x.channels, x.height, x.width) for x in layouts]
+        rows = [(tensor.data_ptr(), *tensor.stride()) for tensor in (*images, *outputs)]
+        kept = _Kept()
+        times = 0 if seconds is None else seconds.data_ptr()
+        native.run("st_program_run", [self._handle, batch, kept.table(rows), times])
+        return tuple(outputs)
+
+
+def _free(handle: int, kept: _Kept) -> None:
+    native.run("st_program_free", [handle, 0, 0, 0])
+    kept.clear()
+
+
+class _Kept:
+    """What C structures point to, kept alive."""
+
+    def __init__(self) -> None:
+        self._things: list[object] = []
+
+    def table(self, rows: Sequence[Sequence[int]]) -> int:
+        """The address of these rows, one after the other, of 8-byte fields."""
+        flat = [field for row in rows for field in row]
+        made = (ctypes.c_int64 * max(1, len(flat)))(*flat)
+        self._things.append(made)
+        return ctypes.addressof(made)
+
+    def address(self, tensor: Tensor | None) -> int:
+        """The address of a tensor's entries, 0 for None."""
+        if tensor is None:
+            return 0
+        dense = tensor.detach().contiguous()
+        self._things.append(dense)
+        return dense.data_ptr()
+
+    def clear(self) -> None:
+        """Let go."""
+        self._things.clear()
+
+
+def _ends(program: Program) -> tuple[int, ...]:
+    return program.inputs + program.outputs
+
+
+def _port(layout: Layout, place: int) -> list[int]:
+    return [place, layout.channels, layout.height, layout.width, layout.halo]
+
+
+def _step(step: Step, buffers: Sequence[Layout], memory: Memory, kept: _Kept) -> list[int]:
+    """`ProgramStep`."""
+    source, target = buffers[step.source], buffers[step.target]
+    inner = [memory.places[i] + buffers[i].corner for i in (*step.reads, step.target)]
+    start, out = memory.places[step.source], inner[-1]
+    area = target.channels * target.height * target.width * target.block
+    if isinstance(step, Conv):
+        other = inner[1] if step.residual is not None else -1
+        work = step.plan.kept * target.height * target.width * target.block
+        what = [_conv(step, memory, kept)]
+    else:
+        start, other, work = inner[0], inner[1] if isinstance(step, Add) else -1, area
+        what = [_light(step, buffers, kept)]
+    rows = source.height if isinstance(step, Flatten) else target.height
+    fields = [_KINDS[type(step)], start, other, out, target.channels, rows, work]
+    return [*fields, kept.table(what)]
+
+
+def _conv(step: Conv, memory: Memory, kept: _Kept) -> list[int]:
+    """`StepConv`."""
+    work = step.plan.work
+    starts, offsets = kept.address(work.entries.starts), kept.address(work.entries.offsets)
+    vectors = [starts, offsets, kept.address(step.values), kept.address(step.bias)]
+    return [*work.conv, int(step.relu), *vectors, *work.sizes[2:], memory.scratch]
+
+
+def _light(
+    step: Pool | Add | Affine | Flatten, buffers: Sequence[Layout], kept: _Kept
+) -> list[int]:
+    """`Blend`, `Pooling` or `Flattening`."""
+    source, target = buffers[step.source], buffers[step.target]
+    ends = [source.plane, source.pitch, target.plane, target.pitch]
+    if isinstance(step, Flatten):
+        return [*ends, source.height, source.width, source.block]
+    if isinstance(step, Pool):
+        sizes = [source.height, source.width, target.height, target.width, source.block]
+        windows = [*step.kernel, *step.stride, *step.padding]
+        return [*ends, *sizes, *windows, int(step.kind == "max"), int(step.count_padding)]
+    other = buffers[step.other] if isinstance(step, Add) else source
+    vectors = [0, 0]
+    if isinstance(step, Affine):
+        vectors = [kept.address(step.scale), kept.address(step.shift)]
+    sizes = [target.height, target.width * target.block]
+    return [*ends[:2], other.plane, other.pitch, *ends[2:], *sizes, *vectors, int(step.relu)]
