@@ -293,7 +293,7 @@ def test_nothing_reads_values_back_from_the_device(regularizer: Regularizer) -> 
     assert all(w.grad is not None for w in weights)
 
 
-def test_gradients_in_one_piece_of_memory_do_not_overlap() -> None:
+def test_new_gradients_equal_those_added_to_zeros_and_do_not_overlap() -> None:
     shapes = [(7, 3), (1,), (0,), (4, 3, 5, 5), (33,)]
     weights = [torch.randn(shape) for shape in shapes]
     weights[3] = weights[3].contiguous(memory_format=torch.channels_last)

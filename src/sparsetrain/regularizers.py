@@ -112,8 +112,7 @@ class _ClosedForm(ABC):
 
         Returns:
             A tensor of the shape, dtype, device and memory format of each weight: a dict for a
-            mapping, a list for a sequence. They may share one piece of memory: clone what you keep
-            or save alone.
+            mapping, a list for a sequence.
 
         Raises:
             ValueError, TypeError, FloatingPointError: as for `loss`.

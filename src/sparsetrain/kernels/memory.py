@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
 
-_MAPPED = 32 << 20  # bytes above which the C library asks the system anew each time
-_LINE = 16  # entries to which each tensor is aligned: 64 bytes of float32, one cache line
+_LARGE = 1 << 22  # bytes from which NumPy asks for huge pages
 
 
 def empty(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -20,27 +17,12 @@ def empty(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.from_numpy(np.empty(n, torch.empty(0, dtype=dtype).numpy().dtype))
 
 
-def empty_likes(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Tensors of the same shapes and memory formats, of any values, all in one piece of memory.
-
-    Args:
-        tensors: float32 tensors on CPU.
-
-    Returns:
-        Views of one buffer. The C library gives many pieces of some hundred kilobytes back to the
-        system, and their first writes then take longer than the gradient itself; one piece stays.
-    """
-    starts = [0]
-    for tensor in tensors:
-        starts.append(starts[-1] + -(-tensor.numel() // _LINE) * _LINE)
-    if starts[-1] * 4 > _MAPPED:
-        buffer = empty(starts[-1], torch.float32, tensors[0].device)
-    else:
-        buffer = torch.empty(starts[-1])
-    return [
-        buffer.as_strided(t.shape, t.stride(), start) if is_gapless(t) else torch.empty_like(t)
-        for t, start in zip(tensors, starts, strict=False)
-    ]
+def empty_like(tensor: Tensor) -> Tensor:
+    """A tensor of the same shape, dtype, device and memory format, of any values."""
+    size = tensor.numel() * tensor.element_size()
+    if size < _LARGE or not tensor.is_contiguous() or tensor.dtype is not torch.float32:
+        return torch.empty_like(tensor)
+    return empty(tensor.numel(), tensor.dtype, tensor.device).view(tensor.shape)
 
 
 def is_gapless(tensor: Tensor) -> bool:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import native
-from .memory import empty_likes
+from .memory import empty_like
 from .order import kth_off_cpu, kth_smallest_magnitude
 
 Scalar: TypeAlias = float | Tensor
@@ -157,7 +157,7 @@ def hypersparse_gradient(weights: Sequence[Tensor], *, slope: Slope) -> list[Ten
     """`sign(w) * height * sech^2(steepness * |w|)` of each weight, in new tensors."""
     takes = weights[0].device.type == "cpu" and native.takes(weights, torch.float32)
     if takes and float(slope.height) != 0.0:
-        grads = empty_likes(weights)
+        grads = [empty_like(weight) for weight in weights]
         # Written, not added to zeros: two passes over the new memory fewer.
         if (pairs := native.pairs(weights, grads)) is not None:
             factor = _clamp(float(slope.height), _LARGEST)
