@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from statistics import mean, stdev
 from urllib.parse import unquote
@@ -16,7 +17,7 @@ from sparsetrain.report.figures.every import figures
 from sparsetrain.report.runs import find, line_names
 from sparsetrain.report.table import as_csv, every_run, summary
 from tests.report_tools import RUNS, make_runs
-from tests.training_tools import fake_load
+from tests.training_tools import ART, fake_load, run, tiny_dataset
 
 EVERY = (
     *("accuracy", "cost", "art", "strength", "stop", "magnitudes", "overlap", "classes"),
@@ -171,3 +172,17 @@ def test_names_of_classes_and_titles_are_not_read_as_markup(runs, tmp_path):
     words = ["report", str(runs / "run-00"), "--out", str(out), "--title", "<b>&</b>"]
     assert main(words) == 0
     assert "<h1>&lt;b&gt;&amp;&lt;/b&gt;</h1>" in out.read_text()
+
+
+def test_many_classes_are_shown_as_quantiles(tmp_path, monkeypatch):
+    def many(*_, **__):
+        return tiny_dataset(classes=14, size=28, train=140)
+
+    monkeypatch.setattr("sparsetrain.data.load", many)
+    run(tmp_path, **ART, sparsity=0.9)
+    (shown,) = [f for f in figures(find([tmp_path]).runs) if f.key == "classes"]
+    series = shown.charts[0].series
+    names = ("worst", "lower quarter", "median", "upper quarter", "best")
+    assert tuple(s.name for s in series) == names
+    for lower, higher in itertools.pairwise(series):
+        assert all(a <= b for a, b in zip(lower.y, higher.y, strict=True))
