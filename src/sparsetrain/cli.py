@@ -25,7 +25,8 @@ Train sparse neural networks: prune, regrow, run.
               embedded digits, about a minute on a laptop CPU
   eval RUN    test a finished run's network again and compare with its record
   sweep FILE  make every run of a recipe, those left after a break too, and print their table
-  reproduce NAME  make the runs of a published table and print both; without NAME, the tables
+  search FILE search over settings by held-out images
+  reproduce   make the runs of a published table and print both; without a name, the tables
   methods     the methods that --method takes, by their parts; `methods NAME` prints one's page
   cite NAME   the BibTeX of a method and of the parts that it is used with
   models      the networks that --model takes
@@ -122,6 +123,24 @@ def _sweep(words: list[str]) -> int:
     else:
         print(swept.text)
     return 1 if swept.failed else 0
+
+
+def _search(words: list[str]) -> int:
+    from .experiments.search.command import SearchOptions, search
+    from .training.flags import parse
+    from .training.progress import Reporter
+
+    about = "Search over settings by Optuna, judged by held-out images alone."
+    args = parse(SearchOptions, words, prog="sparsetrain search", about=about)
+    reporter = Reporter()
+    found = search(args, reporter=reporter)
+    for trial in found.trials if args.json else ():
+        print(json.dumps({"val_accuracy": trial.accuracy, **trial.values}))
+    if args.json:
+        reporter.say(found.text)
+    else:
+        print(found.text)
+    return 0 if found.trials else 1
 
 
 def _reproduce(words: list[str]) -> int:
@@ -294,6 +313,7 @@ _COMMANDS: Mapping[str, Callable[[list[str]], int]] = MappingProxyType(
         "train": _train,
         "eval": _eval,
         "sweep": _sweep,
+        "search": _search,
         "reproduce": _reproduce,
         "methods": _methods,
         "cite": _cite,
