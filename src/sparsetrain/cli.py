@@ -27,6 +27,7 @@ Train sparse neural networks: prune, regrow, run.
   sweep FILE  make every run of a recipe, those left after a break too, and print their table
   search FILE search over settings by held-out images
   reproduce   make the runs of a published table and print both; without a name, the tables
+  plasticity  prune a dense training at each epoch in many ways: how well does it recover?
   methods     the methods that --method takes, by their parts; `methods NAME` prints one's page
   cite NAME   the BibTeX of a method and of the parts that it is used with
   models      the networks that --model takes
@@ -143,6 +144,17 @@ def _search(words: list[str]) -> int:
     return 0 if found.trials else 1
 
 
+def _plasticity(words: list[str]) -> int:
+    from .experiments.plasticity.command import PlasticityOptions, plasticity
+    from .training.flags import parse
+    from .training.progress import Reporter
+
+    about = "The study of pruning plasticity: train densely, prune at each epoch, train on."
+    args = parse(PlasticityOptions, words, prog="sparsetrain plasticity", about=about)
+    print(plasticity(args, reporter=Reporter()))
+    return 0
+
+
 def _reproduce(words: list[str]) -> int:
     from .experiments.reproduce.command import ReproduceOptions, listing, reproduce
     from .training.flags import parse
@@ -152,7 +164,11 @@ def _reproduce(words: list[str]) -> int:
     args = parse(ReproduceOptions, words, prog="sparsetrain reproduce", about=about)
     if not args.name:
         _table(("table", "cells", "with numbers", "what it is"), listing())
-        print("\n`sparsetrain reproduce NAME` runs one on the digits, --scale full as its source.")
+        print(
+            "\n`sparsetrain reproduce NAME` runs one on the digits, --scale full as its source.\n"
+            "The pruning-plasticity study of arXiv 2106.10404, which gives curves and no table, is "
+            "`sparsetrain plasticity`."
+        )
         return 0
     result = reproduce(args, reporter=Reporter())
     print(result.text)
@@ -315,6 +331,7 @@ _COMMANDS: Mapping[str, Callable[[list[str]], int]] = MappingProxyType(
         "sweep": _sweep,
         "search": _search,
         "reproduce": _reproduce,
+        "plasticity": _plasticity,
         "methods": _methods,
         "cite": _cite,
         "models": _models,
