@@ -27,7 +27,9 @@ Train sparse neural networks: prune, regrow, run.
   export RUN  a finished run's network as a small file without zeros, or dense, or ONNX
   sweep FILE  make every run of a recipe, those left after a break too, and print their table
   report RUN… tables and figures of finished runs, as one HTML page, Markdown or CSV
-  reproduce NAME  make the runs of a published table and print both; without NAME, the tables
+  reproduce   make the runs of a published table and print both; without a name, the tables
+  search FILE search over settings by held-out images
+  plasticity  prune a dense training at each epoch in many ways: how well does it recover?
   bench       is it faster here: a finished run (`bench RUN`) or `--model NAME --sparsity S` on
               every engine that is installed, ours beside them, with a verdict
   methods     the methods that --method takes, by their parts; `methods NAME` prints one's page
@@ -137,6 +139,35 @@ def _report(words: list[str]) -> int:
     return 0
 
 
+def _search(words: list[str]) -> int:
+    from .experiments.search.command import SearchOptions, search
+    from .training.flags import parse
+    from .training.progress import Reporter
+
+    about = "Search over settings by Optuna, judged by held-out images alone."
+    args = parse(SearchOptions, words, prog="sparsetrain search", about=about)
+    reporter = Reporter()
+    found = search(args, reporter=reporter)
+    for trial in found.trials if args.json else ():
+        print(json.dumps({"val_accuracy": trial.accuracy, **trial.values}))
+    if args.json:
+        reporter.say(found.text)
+    else:
+        print(found.text)
+    return 0 if found.trials else 1
+
+
+def _plasticity(words: list[str]) -> int:
+    from .experiments.plasticity.command import PlasticityOptions, plasticity
+    from .training.flags import parse
+    from .training.progress import Reporter
+
+    about = "The study of pruning plasticity: train densely, prune at each epoch, train on."
+    args = parse(PlasticityOptions, words, prog="sparsetrain plasticity", about=about)
+    print(plasticity(args, reporter=Reporter()))
+    return 0
+
+
 def _reproduce(words: list[str]) -> int:
     from .experiments.reproduce.command import ReproduceOptions, listing, reproduce
     from .training.flags import parse
@@ -146,7 +177,11 @@ def _reproduce(words: list[str]) -> int:
     args = parse(ReproduceOptions, words, prog="sparsetrain reproduce", about=about)
     if not args.name:
         _table(("table", "cells", "with numbers", "what it is"), listing())
-        print("\n`sparsetrain reproduce NAME` runs one on the digits, --scale full as its source.")
+        print(
+            "\n`sparsetrain reproduce NAME` runs one on the digits, --scale full as its source.\n"
+            "The pruning-plasticity study of arXiv 2106.10404, which gives curves and no table, is "
+            "`sparsetrain plasticity`."
+        )
         return 0
     result = reproduce(args, reporter=Reporter())
     print(result.text)
@@ -355,6 +390,9 @@ _COMMANDS: Mapping[str, Callable[[list[str]], int]] = MappingProxyType(
         "report": _report,
         "reproduce": _reproduce,
         "bench": _bench,
+        "search": _search,
+        "reproduce": _reproduce,
+        "plasticity": _plasticity,
         "methods": _methods,
         "cite": _cite,
         "models": _models,

@@ -1,0 +1,122 @@
+"""One pruning of a dense training, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ... import methods
+from ...data.dataset import Dataset
+from ...sparsifier import Sparsifier
+from ...training.config import TrainConfig
+from ...training.loop import evaluate, train_epoch
+from ...training.schedule import rate, warmed
+from ...training.session import Session, build_session
+from ...training.state import RunState
+from .variants import Variant, masks_for
+
+
+@dataclass(frozen=True)
+class Study:
+    """A finished dense training, with a checkpoint of every epoch.
+
+    Attributes:
+        config: resolved, of the dense run.
+        checkpoints: folder of its checkpoints.
+        recover: epochs of training at the frozen learning rate after a pruning.
+        to_end: whether training also goes on to the dense run's end, on its own schedule.
+        share: of the weights left, exchanged by regrowth.
+    """
+
+    config: TrainConfig
+    checkpoints: Path
+    dataset: Dataset
+    recover: int
+    to_end: bool
+    share: float
+
+    def measure(self, variant: Variant) -> dict[str, Any]:
+        """Prune, train on, and compare accuracies on held-out images.
+
+        Returns:
+            accuracies as fractions: before, pruned, recovered, and end where asked for; and
+            `plasticity`, recovered - before.
+        """
+        found: dict[str, Any] = dict(variant.about())
+        session, lr = self._pruned(variant, found)
+        last = variant.epoch + self.recover
+        self._train(session, variant.epoch, last, lambda *_: lr)
+        found["recovered"] = _accuracy(session)
+        found["plasticity"] = found["recovered"] - found["before"]
+        if self.to_end:
+            session, _ = self._pruned(variant, {})
+            self._train(session, variant.epoch, self.config.optim.epochs, self._scheduled(session))
+            found["end"] = _accuracy(session)
+        return found
+
+    def _pruned(self, variant: Variant, found: dict[str, Any]) -> tuple[Session, float]:
+        """The dense run at the variant's epoch, pruned, and the learning rate it had there."""
+        session = build_session(self.config, dataset=self.dataset)
+        path = self.checkpoints / f"epoch-{variant.epoch:05d}.pt"
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        RunState.fresh(self.config, session).load_state_dict(saved)
+        session.plan.finalize()
+        found["before"] = _accuracy(session)
+        seed = self.config.run.seed
+        masks = masks_for(
+            variant, session.model, _gradients(session, variant.epoch), share=self.share, seed=seed
+        )
+        kept = sum(int(mask.sum()) for mask in masks.values())
+        total = sum(mask.numel() for mask in masks.values())
+        found["sparsity"] = 1 - kept / total
+        method = methods.static(sparsity=variant.fraction, masks=masks)
+        Sparsifier(session.model, session.optimizer, method, seed=seed)
+        found["pruned"] = _accuracy(session)
+        found["lr"] = self._scheduled(session)(variant.epoch, 0)
+        return session, found["lr"]
+
+    def _scheduled(self, session: Session) -> Callable[[int, int], float]:
+        """(epoch, batch) -> the dense run's learning rate."""
+        optim, steps = self.config.optim, len(session.train)
+
+        def lr(epoch: int, batch: int) -> float:
+            step = min(epoch * steps + batch, optim.epochs * steps - 1)
+            return warmed(optim, step, steps) * rate(optim, step, optim.epochs * steps)
+
+        return lr
+
+    def _train(
+        self, session: Session, first: int, last: int, lr: Callable[[int, int], float]
+    ) -> None:
+        for epoch in range(first, last):
+            train_epoch(
+                session.network,
+                session.optimizer,
+                session.train.batches(epoch),
+                place=session.place,
+                lr=lambda batch, epoch=epoch: lr(epoch, batch),
+                label_smoothing=self.config.optim.label_smoothing,
+            )
+
+
+def _gradients(session: Session, epoch: int) -> Mapping[str, Tensor]:
+    """The dense gradient of the next batch; batch norm's running statistics stay."""
+    images, labels = next(session.train.batches(epoch))
+    session.model.eval()
+    session.optimizer.zero_grad(set_to_none=True)
+    F.cross_entropy(session.place.forward(session.model, images).float(), labels).backward()
+    found = {n: p.grad.clone() for n, p in session.model.named_parameters() if p.grad is not None}
+    session.optimizer.zero_grad(set_to_none=True)
+    session.model.train()
+    return found
+
+
+def _accuracy(session: Session) -> float:
+    assert session.held_out is not None  # `command` sees to it
+    return evaluate(session.model, session.held_out.batches(0), place=session.place).accuracy

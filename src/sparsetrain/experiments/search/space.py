@@ -1,0 +1,150 @@
+"""A search's file: what all trials share, and the space of the rest."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...training.check import resolve
+from ...training.config import TrainConfig, validation_share
+from ...training.errors import BadInput, unknown
+from ...training.settings import build, read
+
+_PARTS = ("defaults", "space", "trials", "seeds")
+_BOUNDS = ("low", "high", "log")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One setting's values.
+
+    Attributes:
+        low, high: ends of a range, both included; whole numbers where the setting is one.
+        log: whether it is searched by its logarithm.
+        choices: the values, where it is no range.
+    """
+
+    low: float = 0
+    high: float = 0
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+
+    @property
+    def middle(self) -> Any:
+        """A value of it, to check the file with."""
+        if self.choices:
+            return self.choices[0]
+        middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+        return round(middle) if isinstance(self.low, int) else middle
+
+
+@dataclass(frozen=True)
+class Search:
+    """A file of `sparsetrain search`.
+
+    Attributes:
+        space: setting -> its values.
+        trials: how many are wanted in all.
+        seeds: of each trial's runs, over which it is averaged.
+    """
+
+    path: Path
+    defaults: Mapping[str, Any]
+    space: Mapping[str, Axis]
+    trials: int
+    seeds: tuple[int, ...]
+
+    def config(self, values: Mapping[str, Any], seed: int) -> TrainConfig:
+        """The settings of one run.
+
+        Raises:
+            BadInput: values that do not go together.
+        """
+        return resolve(build({**self.defaults, **values, "seed": seed}))
+
+
+def load(path: Path) -> Search:
+    """Read a file, and check it at one point of the space.
+
+    Raises:
+        BadInput: in one sentence, what is wrong with it.
+    """
+    try:
+        parts = read(path)
+        for name in parts:
+            if name not in _PARTS:
+                raise unknown("part", name, _PARTS)
+        search = Search(
+            path=path,
+            defaults=_named("defaults", parts.get("defaults") or {}),
+            space=_space(parts.get("space")),
+            trials=parts.get("trials", 30),
+            seeds=tuple(parts.get("seeds", [0])),
+        )
+        _check(search)
+    except BadInput as error:
+        raise BadInput(f"search {path}: {error}") from error
+    return search
+
+
+def _check(search: Search) -> None:
+    if type(search.trials) is not int or search.trials < 1:
+        raise BadInput(f"trials must be a whole number of at least 1, got {search.trials!r}.")
+    if not search.seeds:
+        raise BadInput("seeds must name at least one seed.")
+    for name in sorted(set(search.space) & {"seed", "out", "resume"}):
+        raise BadInput(f"space: {name} is no property to search over.")
+    middle = {name: axis.middle for name, axis in search.space.items()}
+    config = search.config(middle, search.seeds[0])
+    if config.sparse.compat == "paper" or validation_share(config) == 0:
+        raise BadInput(
+            "trials are judged by held-out images: give validation above 0, and no compat: paper."
+        )
+
+
+def _named(where: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadInput(f"{where} must hold `name: value` lines.")
+    return {str(name).replace("-", "_"): v for name, v in value.items()}
+
+
+def _space(value: Any) -> dict[str, Axis]:
+    if not value:
+        raise BadInput("space must name at least one setting, as in `lr: {low: 0.01, high: 1}`.")
+    return {name: _axis(name, axis) for name, axis in _named("space", value).items()}
+
+
+def _axis(name: str, value: Any) -> Axis:
+    if isinstance(value, list) and value:
+        return Axis(choices=tuple(value))
+    if not isinstance(value, dict) or not {"low", "high"} <= set(value) <= set(_BOUNDS):
+        raise BadInput(f"space: {name} must be a list, or low, high and log, got {value!r}.")
+    low, high, log = _number(name, value["low"]), _number(name, value["high"]), value.get("log")
+    if not low < high:
+        raise BadInput(f"space: {name} must have low below high, got {low:g} and {high:g}.")
+    if log and low <= 0:
+        raise BadInput(f"space: {name} must have low above 0 in log scale, got {low:g}.")
+    return Axis(low, high, bool(log))
+
+
+def _number(name: str, value: Any) -> float:
+    if type(value) in (int, float):
+        return value
+    try:  # YAML 1.1 reads 5e-6 as text, for want of a dot
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"space: {name} must have numbers as ends, got {value!r}.") from error
+
+
+def encode(choice: Any) -> Any:
+    """A choice as a study keeps it: lists as JSON."""
+    return json.dumps(choice) if isinstance(choice, list) else choice
+
+
+def decode(axis: Axis, value: Any) -> Any:
+    """The reverse of `encode`, for a value of this axis."""
+    return next((choice for choice in axis.choices if encode(choice) == value), value)

@@ -1,0 +1,126 @@
+"""The study of pruning plasticity: its masks, its numbers, and going on after a break."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sparsetrain import cli
+from sparsetrain.experiments.plasticity.variants import Variant, masks_for
+from sparsetrain.masks import kept
+from tests.sweep_tools import make_runs_quick
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch, tmp_path):
+    make_runs_quick(monkeypatch, tmp_path)
+
+
+def _net() -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 24, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 10))
+    gradients = {n: torch.randn_like(p) for n, p in model.named_parameters() if p.ndim > 1}
+    return model, gradients
+
+
+@pytest.mark.parametrize("structure", ["global", "layer"])
+@pytest.mark.parametrize("regrow", ["none", "gradient", "random"])
+def test_regrowth_keeps_the_count_and_new_weights_are_zero(structure, regrow):
+    model, gradients = _net()
+    masks = masks_for(Variant(1, 0.8, structure, regrow), model, gradients, share=0.25, seed=0)
+    sizes = {n: p.numel() for n, p in model.named_parameters() if p.ndim > 1}
+    count = {n: int(m.sum()) for n, m in masks.items()}
+    if structure == "layer":
+        assert count == {n: kept(size, 0.8) for n, size in sizes.items()}
+    assert sum(count.values()) == kept(sum(sizes.values()), 0.8)
+    for name, weight in model.named_parameters():
+        if name not in masks:
+            continue
+        assert not weight[~masks[name]].any()
+        grown = int((masks[name] & (weight == 0)).sum())
+        assert grown == (0 if regrow == "none" else round(0.25 * count[name]))
+
+
+def test_regrowth_by_gradient_takes_the_largest_of_what_was_pruned():
+    model, gradients = _net()
+    dense = copy.deepcopy(model)
+    none = masks_for(Variant(1, 0.8, "global", "none"), dense, gradients, share=0.25, seed=0)
+    masks = masks_for(Variant(1, 0.8, "global", "gradient"), model, gradients, share=0.25, seed=0)
+    for name, mask in masks.items():
+        came = mask & ~none[name]
+        stayed_away = ~mask & ~none[name]
+        assert gradients[name][came].abs().min() >= gradients[name][stayed_away].abs().max()
+
+
+@pytest.mark.parametrize("regrow", ["none", "gradient", "random"])
+def test_structured_pruning_takes_whole_filters(regrow):
+    model, gradients = _net()
+    masks = masks_for(Variant(1, 0.5, "channel", regrow), model, gradients, share=0.25, seed=0)
+    rows = masks["0.weight"].flatten(1)
+    assert torch.equal(rows.any(1), rows.all(1))
+    assert not rows.all()
+
+
+def test_a_fraction_that_whole_filters_cannot_reach_is_left_out_and_told(capsys):
+    words = [*WORDS[:-1], "0.5", "0.999", "--structures", "channel", "--regrows", "none"]
+    assert cli.main([*words, "--format", "csv"]) == 0
+    out, err = capsys.readouterr()
+    assert [row["fraction"] for row in csv.DictReader(io.StringIO(out))] == ["0.5", "0.5"]
+    assert err.count("left out, epoch ") == 2
+
+
+WORDS = ["plasticity", "--epochs", "2", "--every", "1", "--fractions", "0.5"]
+
+
+def test_every_variant_runs_and_the_numbers_add_up(capsys):
+    assert cli.main([*WORDS, "--to-end", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 2 * 3 * 3
+    for row in rows:
+        assert row["plasticity"] == pytest.approx(row["recovered"] - row["before"])
+    unstructured = [row["sparsity"] for row in rows if row["structure"] != "channel"]
+    assert unstructured == pytest.approx([0.5] * len(unstructured), abs=1e-3)
+    # "before" is the dense run's own accuracy on held-out images after that epoch.
+    lines = Path("runs/plasticity-smoke/dense/metrics.jsonl").read_text().splitlines()
+    dense = {line["epoch"]: line["val_accuracy"] for line in map(json.loads, lines)}
+    assert all(row["before"] == dense[row["epoch"]] for row in rows)
+    # At the end of the schedule nothing is left to train on: the pruned network is the end.
+    assert all(row["end"] == row["pruned"] for row in rows if row["epoch"] == 2)
+    curves = Path("runs/plasticity-smoke/curves.csv").read_text()
+    assert [int(row["epoch"]) for row in csv.DictReader(io.StringIO(curves))] == [1] * 9 + [2] * 9
+
+
+def test_what_is_done_is_not_done_again(capsys, monkeypatch):
+    few = [*WORDS, "--structures", "global", "--regrows", "none"]
+    assert cli.main(few) == 0
+    out, err = capsys.readouterr()
+    assert "[2/2] epoch 2" in err
+    results = Path("runs/plasticity-smoke/results.jsonl")
+    results.write_text(results.read_text() + '{"epoch": 2, "fra')  # killed in the middle of a line
+    assert cli.main(few) == 0
+    again, err = capsys.readouterr()
+    assert "[1/2]" not in err and again == out
+    assert len(results.read_text().splitlines()) == 2
+    # Another way to recover is another measurement.
+    assert cli.main([*few, "--recover", "2"]) == 0
+    assert "[2/2] epoch 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--fractions", "1.5"], "fractions must be in (0, 1), got 1.5."),
+        (["--share", "0"], "share must be in (0, 1), got 0."),
+        (["--every", "-1"], "every must be at least 1, got -1."),
+    ],
+)
+def test_bad_options_are_one_sentence(words, sentence, capsys):
+    assert cli.main(["plasticity", *words]) == 2
+    assert sentence in capsys.readouterr().err

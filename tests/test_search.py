@@ -1,0 +1,150 @@
+"""A search over settings: its file, its trials, and going on after a break."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sparsetrain import cli
+from sparsetrain.experiments import pool
+from sparsetrain.experiments.search import study as study_module
+from sparsetrain.experiments.search.space import Axis, decode, encode, load
+from sparsetrain.training.errors import BadInput
+from tests.sweep_tools import make_runs_quick
+from tests.training_tools import TINY
+
+FOLDER = Path(__file__).parents[1] / "recipes" / "search"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch, tmp_path):
+    make_runs_quick(monkeypatch, tmp_path)
+
+
+def _file(**parts: Any) -> Path:
+    whole = {
+        "defaults": {**TINY, "epochs": 2, "method": "static"},
+        "space": {"lr": {"low": 0.001, "high": 0.5, "log": True}, "sparsity": [0.5, 0.9]},
+        "trials": 4,
+    }
+    Path("s.yaml").write_text(yaml.safe_dump(whole | parts))
+    return Path("s.yaml")
+
+
+def test_the_source_s_space_is_in_log_scale_where_it_spans_powers_of_ten():
+    search = load(FOLDER / "hypersparse.yaml")
+    for name, axis in search.space.items():
+        if not axis.choices:
+            assert axis.log == (axis.high / axis.low >= 10), name
+    # spec: hypersparse-art.md, the free settings of its search; the two decays are one pair here.
+    assert set(search.space) == {
+        *("window", "strength_factor", "strength", "lr", "lr_decay", "milestones", "momentum"),
+        *("dense_epochs", "weight_decay"),
+    }
+
+
+def test_the_middle_of_an_axis_is_inside():
+    assert Axis(1e-4, 1.0, log=True).middle == pytest.approx(1e-2)
+    assert Axis(2, 9).middle in range(2, 10)
+    axis = Axis(choices=([0.1, 0.2], [0.3]))
+    assert [decode(axis, encode(choice)) for choice in axis.choices] == [[0.1, 0.2], [0.3]]
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        ({"space": {}}, "space must name at least one setting"),
+        ({"space": {"lr": 3}}, "lr must be a list, or low, high and log"),
+        ({"space": {"lr": {"low": 1, "high": 0.1}}}, "low below high"),
+        ({"space": {"lr": {"low": 0, "high": 1, "log": True}}}, "above 0 in log scale"),
+        ({"space": {"lrr": [0.1]}}, "Did you mean 'lr'"),
+        ({"space": {"seed": [1, 2]}}, "seed is no property to search over"),
+        ({"trials": 0}, "trials must be a whole number"),
+        ({"spaces": {}}, "unknown part 'spaces'"),
+        ({"defaults": {**TINY, "validation": 0.0}}, "judged by held-out images"),
+        ({"defaults": {**TINY, "compat": "paper"}}, "judged by held-out images"),
+    ],
+)
+def test_mistakes_in_a_file_are_one_sentence(parts, sentence):
+    with pytest.raises(BadInput, match=r"search s.yaml: ") as error:
+        load(_file(**parts))
+    assert sentence in str(error.value)
+
+
+def test_without_optuna_the_sentence_says_what_to_install(monkeypatch, capsys):
+    def absent(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(study_module, "import_module", absent)
+    assert cli.main(["search", str(_file())]) == 2
+    assert "pip install 'sparsetrain[optuna]'" in capsys.readouterr().err
+
+
+def test_a_search_finds_the_best_by_held_out_images_and_goes_on(capsys):
+    pytest.importorskip("optuna")
+    assert cli.main(["search", str(_file()), "--trials", "3", "--json"]) == 0
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [r["val_accuracy"] for r in rows] == sorted(r["val_accuracy"] for r in rows)[::-1]
+    assert len(rows) == 3
+    assert err.startswith("search s: 3 trials, 0 finished -> runs/s\n")
+    # Each value is that of a run's own record, on held-out images.
+    records = [json.loads(p.read_text()) for p in Path("runs/s").rglob("record.json")]
+    assert {r["val_accuracy"] for r in rows} == {r["val_accuracy"] for r in records}
+    best = yaml.safe_load(Path("runs/s/best.yaml").read_text())
+    assert best["lr"] == rows[0]["lr"]
+    assert cli.main(["search", "s.yaml"]) == 0  # a fourth trial
+    out, err = capsys.readouterr()
+    assert err.splitlines()[0] == "search s: 4 trials, 3 finished -> runs/s"
+    assert len(err.splitlines()) == 2
+    assert "settings of the best: runs/s/best.yaml" in out
+
+
+def test_a_trial_that_was_broken_off_is_taken_up_with_its_values(monkeypatch, capsys):
+    pytest.importorskip("optuna")
+    with monkeypatch.context() as patch:
+
+        def stop(*_, **__):
+            raise KeyboardInterrupt
+
+        patch.setattr(pool, "run_all", stop)
+        assert cli.main(["search", str(_file()), "--trials", "1"]) == 130
+    asked = _trials()
+    assert [t.state.name for t in asked] == ["RUNNING"]
+    capsys.readouterr()
+    assert cli.main(["search", "s.yaml", "--trials", "1"]) == 0
+    assert "1 trials, 0 finished, 1 taken up again" in capsys.readouterr().err
+    again = _trials()
+    assert [t.state.name for t in again] == ["FAIL", "COMPLETE"]
+    assert again[1].params == asked[0].params
+
+
+def test_values_that_do_not_go_together_are_told_and_count(capsys):
+    pytest.importorskip("optuna")
+    space = {"dense_epochs": [1, 9]}
+    defaults = {**TINY, "epochs": 4, "method": "art", "max_regularize_epochs": 1}
+    # 1 if chance gave nothing but 9.
+    assert cli.main(["search", str(_file(defaults=defaults, space=space, trials=6))]) in (0, 1)
+    err = capsys.readouterr().err
+    lines = err.splitlines()[1:]
+    asked = [trial.params["dense_epochs"] for trial in _trials()]
+    assert ["failed: dense_epochs + " in line for line in lines] == [n == 9 for n in asked]
+    assert len(asked) == 6
+
+
+def _trials() -> list[Any]:
+    import optuna
+
+    study = optuna.load_study(study_name="s", storage="sqlite:///runs/s/study.db")
+    return study.get_trials()
+
+
+@pytest.mark.slow
+def test_the_small_search_runs_with_two_workers(capsys):
+    pytest.importorskip("optuna")
+    assert cli.main(["search", str(_file(trials=4)), "--jobs", "2"]) == 0
+    assert len(capsys.readouterr().err.splitlines()) == 5
