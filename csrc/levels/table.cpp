@@ -15,8 +15,15 @@ void conv_one(const Conv&, const float*, const float*, float*, int64_t, int64_t)
 void conv_grad(const Conv&, const float*, const float*, float*, int64_t, int64_t);
 void pack(const Planes&, const float*, float*, int64_t, int64_t);
 void unpack(const Planes&, const float*, float*, int64_t, int64_t);
+Moments moments(const Field&, const float*);
+void norm(const Field&, const Channel&, const float*, const float*, float*);
+GradSums norm_sums(const Field&, const Channel&, const NormGrad&);
+void norm_grad(const Field&, const Channel&, const NormGrad&);
+void window(const Windows&, const float*, float*);
+void window_grad(const Windows&, const float*, const float*, float*);
 
 const Kernels kernels{hypersparse_sums, hypersparse_add, find_32,   find_16, mask_64, mask_32,
-                      mask_16,          conv,            conv_one,  conv_grad, pack,  unpack};
+                      mask_16,          conv,            conv_one,  conv_grad, pack,  unpack,
+                      moments,          norm,            norm_sums, norm_grad, window, window_grad};
 
 }  // namespace st::ST_LEVEL

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-ABI = 2
+ABI = 3
 """Version of csrc/api.h that this file speaks."""
 
 PATH = Path(__file__).with_name("_native.so")
@@ -28,8 +28,11 @@ MASKED = tuple(_KINDS)
 """The dtypes that `mask_` can mask."""
 _RANKED = (torch.float32, torch.bfloat16, torch.float16)
 _LOSS = "the regulariser and the masks then take about two to four times as long a step on a CPU"
-OfOneRow: TypeAlias = Literal["st_pack", "st_unpack", "st_conv", "st_conv_grad"]
-"""Functions of the sparse convolution that take one structure."""
+OfOneRow: TypeAlias = Literal[
+    "st_pack", "st_unpack", "st_conv", "st_conv_grad",
+    "st_moments", "st_norm", "st_norm_sums", "st_norm_grad", "st_window", "st_window_grad",
+]  # fmt: skip
+"""Functions on packed activations that take one structure."""
 _log = logging.getLogger(__name__)
 
 
