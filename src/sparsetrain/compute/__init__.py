@@ -1,0 +1,1 @@
+"""Sparse forward and backward passes while a network trains."""
