@@ -45,11 +45,17 @@ class Layer:
         self.name, self.weight, self.mask = name, weight, mask
         self._block, self._version = block, -1
         self._plans: dict[Use, Planned] = {}
+        self._density, self._strides = 1.0, weight.stride()
 
     @property
     def density(self) -> float:
         """The fraction of weights kept."""
-        return int(self.mask.sum()) / max(1, self.mask.numel())
+        self._follow_mask()
+        return self._density
+
+    def is_at(self, weight: nn.Parameter) -> bool:
+        """Whether this is its weight, and in the order of memory that plans were made for."""
+        return weight is self.weight and weight.stride() == self._strides
 
     def planned(self, use: Use) -> Planned:
         """The plan for a use, made at its first.
@@ -57,9 +63,7 @@ class Layer:
         Raises:
             ValueError: too large a layer; see `kernels.conv_plan.plan`.
         """
-        if self._version != self.mask._version:
-            self._plans.clear()
-            self._version = self.mask._version
+        self._follow_mask()
         if use not in self._plans:
             self._plans[use] = self._make(use)
         return self._plans[use]
@@ -73,6 +77,12 @@ class Layer:
         dense = torch.zeros_like(self.weight, requires_grad=False)
         _flat(dense).index_copy_(0, planned.where, values)
         return dense
+
+    def _follow_mask(self) -> None:
+        if self._version != self.mask._version:
+            self._plans.clear()
+            self._version = self.mask._version
+            self._density = int(self.mask.sum()) / max(1, self.mask.numel())
 
     def _make(self, use: Use) -> Planned:
         mask = self.mask if self.mask.dim() == 4 else self.mask[:, :, None, None]

@@ -46,8 +46,11 @@ class Value:
     Args:
         batch: images.
         layout: of the packed tensor, made or to be made.
+
+    Attributes:
         flat: whether it stands for [images, channels], of maps of one pixel.
         consumers: of a convolution's output.
+        dense: the ordinary tensor, once something has asked for it.
     """
 
     def __init__(
@@ -57,11 +60,9 @@ class Value:
         batch: int,
         layout: Layout,
         buffers: Buffers,
-        flat: bool = False,
-        consumers: Consumers | None = None,
     ) -> None:
-        self.batch, self.layout, self.buffers, self.flat = batch, layout, buffers, flat
-        self.consumers = Consumers() if consumers is None else consumers
+        self.batch, self.layout, self.buffers = batch, layout, buffers
+        self.flat, self.consumers = False, Consumers()
         self.dense: Tensor | None = None
         self._content: Tensor | Pending = content
 
