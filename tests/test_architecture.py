@@ -32,6 +32,7 @@ LAYERS = (
     ("masking",),
     ("sparsifier", "methods"),
     ("phases", "art_rule", "art", "imp_rule", "imp", "citations"),
+    ("compute",),
 )
 LIBRARY = {name for layer in LAYERS for name in layer}
 EDGE = {"models", "data", "training", "experiments", "cli", "__main__"}

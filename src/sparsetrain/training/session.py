@@ -13,6 +13,7 @@ from .. import data, models
 from ..data.augment import Augment
 from ..data.dataset import Dataset
 from ..data.download import Progress
+from ..compute import SparseCompute
 from ..data.loader import Loader
 from .compiled import compile_calls, compile_mode
 from .config import DataConfig, ModelConfig, TrainConfig
@@ -22,6 +23,7 @@ from .flops import ForwardFlops, count_forward
 from .optimizer import make_optimizer
 from .parallel import ALONE, World, replicated, shard_, share_of_batch
 from .plans import Plan, make_plan
+from .sparse import sparse_steps
 
 _EVAL_BATCH = 500
 
@@ -32,6 +34,7 @@ class Session:
 
     Attributes:
         network: what training calls forward on: the model, or its wrapper on several processes.
+        compute: lets training steps run sparse; None where they never do.
         flops: of the dense forward pass.
         held_out: images to select by; None where nothing is held out.
         test: touched once, at the end, unless `compat: paper`.
@@ -43,6 +46,7 @@ class Session:
     network: nn.Module
     optimizer: Optimizer
     plan: Plan
+    compute: SparseCompute | None
     flops: ForwardFlops
     train: Loader
     train_images: int
@@ -102,6 +106,7 @@ def build_session(
         network=network,
         optimizer=optimizer,
         plan=plan,
+        compute=sparse_steps(config.run, plan.engine, where.device, compiled=mode is not None),
         flops=flops,
         train=train,
         train_images=len(kept),

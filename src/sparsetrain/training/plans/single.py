@@ -83,6 +83,11 @@ class SinglePlan:
         return self._sparsifier.masks
 
     @property
+    def engine(self) -> Sparsifier:
+        """What keeps the masks."""
+        return self._sparsifier
+
+    @property
     def sparsity(self) -> float:
         """The engine's sparsity."""
         return self._sparsifier.sparsity
