@@ -49,7 +49,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         job: Job = ctx.job
         images, values, _ = ctx.saved_tensors
         plan, (wants_images, wants_weight, wants_bias, _) = job.planned.plan, ctx.needs_input_grad

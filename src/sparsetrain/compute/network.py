@@ -77,8 +77,8 @@ class Network:
         if layer is None:
             return NotImplemented
         flat = geometry is None
-        g = Geometry(weight.shape[1], weight.shape[0], (1, 1), 1, (0, 0), 1, 1) if flat else geometry
-        assert g is not None
+        pixel = (weight.shape[1], weight.shape[0], (1, 1), 1, (0, 0), 1, 1)
+        g = Geometry(*pixel) if geometry is None else geometry
         if self._choices(layer, g, first=not images.requires_grad) == "dense":
             return NotImplemented if flat else self._between(images, weight, bias, g)
         value = self._entry(images, g)
@@ -94,9 +94,7 @@ class Network:
         result.flat, result.consumers = flat, job.consumers
         return self.wrap(result)
 
-    def _between(
-        self, images: Tensor, weight: Tensor, bias: Tensor | None, g: Geometry
-    ) -> Any:
+    def _between(self, images: Tensor, weight: Tensor, bias: Tensor | None, g: Geometry) -> Any:
         """A dense convolution; of a packed input its output is packed again."""
         if not isinstance(images, PackedTensor) or images.value.dense is not None:
             return NotImplemented

@@ -93,7 +93,7 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         job: Job = ctx.job
         images, out, constants, _ = ctx.saved_tensors
         place, saved, grad = job.place, Saved(images, out, constants), grad.contiguous()

@@ -41,7 +41,7 @@ class _Pool(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         (images,) = ctx.saved_tensors
         out = ctx.buffers.framed(ctx.pooling.source, ctx.batch)
         packed_pool.pool_grad(ctx.pooling, images, grad.contiguous(), out)
@@ -56,20 +56,18 @@ class _Pack(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         return packed.unpack(grad.contiguous(), ctx.layout, ctx.batch), None, None
 
 
 class _Unpack(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, images: Tensor, layout: Layout, batch: int, buffers: Buffers
-    ) -> Tensor:
+    def forward(ctx: Any, images: Tensor, layout: Layout, batch: int, buffers: Buffers) -> Tensor:
         ctx.layout, ctx.buffers = layout, buffers
         return packed.unpack(images, layout, batch)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         room = ctx.buffers.framed(ctx.layout, grad.shape[0])
         return packed.pack(grad, ctx.layout, room), None, None, None

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .. import data, models
+from ..compute import SparseCompute
 from ..data.augment import Augment
 from ..data.dataset import Dataset
 from ..data.download import Progress
-from ..compute import SparseCompute
 from ..data.loader import Loader
 from .compiled import compile_calls, compile_mode
 from .config import DataConfig, ModelConfig, TrainConfig
@@ -93,6 +93,7 @@ def build_session(
     if world.rank:  # dropout must not be that of rank 0's images
         torch.manual_seed(config.run.seed + world.rank)
     held_out, test = _held_out(dataset, held, where), test_loader(dataset, where)
+    compute = sparse_steps(config.run, plan.engine, where.device, compiled=mode is not None)
     network = replicated(model, world)
     if mode is not None:
         often = [train, held_out, test if config.sparse.compat == "paper" else None]
@@ -106,7 +107,7 @@ def build_session(
         network=network,
         optimizer=optimizer,
         plan=plan,
-        compute=sparse_steps(config.run, plan.engine, where.device, compiled=mode is not None),
+        compute=compute,
         flops=flops,
         train=train,
         train_images=len(kept),
