@@ -104,6 +104,30 @@ struct ProgramRun {
   double* seconds;            // or null; else each step's time is added: inputs, steps, outputs
 };
 
+// Batch norm of packed activations; what a function does not name it leaves alone.
+struct NormCall {
+  int64_t batch, block, channels, rows, columns, in_halo, out_halo;
+  const float* in;
+  const float* residual;  // lies as `out`; or null
+  float* out;             // of norm: written; of its gradients: read, or null (see NormGrad)
+  const float* grad;      // lies as `out`
+  float* masked;          // lies as `out`; or null
+  float* in_grad;         // lies as `in`
+  const float* constants;  // five of each channel: mean, scale, shift, along, plain
+  double* sums;           // two of each channel
+  int64_t relu;
+};
+
+// Pooling of packed activations over windows that do not overlap.
+struct WindowCall {
+  int64_t blocks, channels, block, rows, columns, in_halo;  // of the input
+  int64_t height, width, out_halo, largest;                 // of a window
+  const float* in;
+  float* out;
+  const float* grad;  // lies as `out`
+  float* in_grad;     // lies as `in`
+};
+
 }  // namespace st
 
 // Version of this interface; the loader refuses a library with another one.
@@ -145,3 +169,16 @@ ST_API int st_conv_grad(const st::ConvCall* call, int threads);
 ST_API int st_program_make(const st::ProgramMake* make, int threads);
 ST_API int st_program_run(const st::ProgramRun* run, int threads);
 ST_API int st_program_free(const st::ProgramRun* run, int threads);
+// sums = mean of each channel and its sum of squared distances from it, over all images.
+ST_API int st_moments(const st::NormCall* call, int threads);
+// out = (in - mean) * scale + shift, plus residual, then ReLU where asked.
+ST_API int st_norm(const st::NormCall* call, int threads);
+// With g = grad where ReLU let it pass: sums = those of g and of g * (in - mean); masked = g.
+ST_API int st_norm_sums(const st::NormCall* call, int threads);
+// in_grad = g * scale - (in - mean) * along - plain, zero for the missing images.
+ST_API int st_norm_grad(const st::NormCall* call, int threads);
+
+// Writes the outputs, not their halo.
+ST_API int st_window(const st::WindowCall* call, int threads);
+// Writes what a window covers; ties go to the first, as in PyTorch.
+ST_API int st_window_grad(const st::WindowCall* call, int threads);

@@ -33,6 +33,7 @@ LAYERS = (
     ("sparsifier", "methods"),
     ("phases", "art_rule", "art", "imp_rule", "imp", "citations"),
     ("analysis",),
+    ("compute",),
 )
 LIBRARY = {name for layer in LAYERS for name in layer}
 EDGE = {"models", "data", "compress", "training", "experiments", "report", "bench"}

@@ -19,6 +19,7 @@ TOY = {
     "mask_update": ["--smoke"],
     "regularizer": ["--repeats", "1"],
     "sparse_conv": ["--smoke"],
+    "sparse_training": ["--smoke"],
 }
 SLOW = {"art_epoch", "gpu"}  # several networks, under two trainers or compiled
 

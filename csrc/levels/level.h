@@ -83,6 +83,42 @@ struct Flattening {
   int64_t rows, columns, images;
 };
 
+// One channel of one block of images, from its first entry inside the halo.
+struct ChannelField {
+  int64_t rows, columns, block, images;  // images: the block's own, at most `block`
+  int64_t in_pitch, out_pitch;           // floats from one row to the next, before and behind
+};
+
+struct Moments {
+  double mean, squares;  // squares: the sum of squared distances from the mean
+};
+
+// Batch norm of a channel, (x - mean) * scale + shift, and the constants of its gradient,
+// g * scale - (x - mean) * along - plain.
+struct Channel {
+  float mean, scale, shift, along, plain;
+  int64_t relu;  // 0 or 1
+};
+
+struct NormGrad {
+  const float* grad;  // of the output
+  const float* in;
+  const float* out;   // tells where ReLU was at zero; null: that is computed from `in`
+  float* masked;      // gets the gradient behind ReLU; or null
+  float* in_grad;
+};
+
+struct GradSums {
+  double plain, along;  // of g and of g * (x - mean)
+};
+
+// Pooling over windows that do not overlap.
+struct Windows {
+  int64_t rows, columns, block;          // of the output
+  int64_t height, width;                 // of a window
+  int64_t in_pitch, out_pitch, largest;  // largest: 1 for the maximum, 0 for the mean
+};
+
 // One processor level's kernels.
 struct Kernels {
   Sums (*hypersparse_sums)(const float* weights, int64_t n, float steepness);
@@ -119,6 +155,17 @@ struct Kernels {
   void (*pooling)(const Pooling& pooling, const float* in, float* out, const Part& part);
   void (*flatten)(const Flattening& flattening, const float* in, float* out, int64_t first,
                   int64_t last);
+  // One channel of one block; `residual` (or null) lies as `out`.
+  Moments (*moments)(const ChannelField& field, const float* in);
+  void (*norm)(const ChannelField& field, const Channel& channel, const float* in, const float* residual,
+               float* out);
+  GradSums (*norm_sums)(const ChannelField& field, const Channel& channel, const NormGrad& at);
+  // Zero for missing images.
+  void (*norm_grad)(const ChannelField& field, const Channel& channel, const NormGrad& at);
+  void (*window)(const Windows& windows, const float* in, float* out);
+  // What no window covers is not written.
+  void (*window_grad)(const Windows& windows, const float* in, const float* out_grad,
+                      float* in_grad);
 };
 
 namespace generic {

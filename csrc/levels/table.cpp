@@ -19,10 +19,17 @@ void unpack(const Planes&, const float*, float*, int64_t, int64_t);
 void blend(const Blend&, const float*, const float*, float*, const Part&);
 void pooling(const Pooling&, const float*, float*, const Part&);
 void flatten(const Flattening&, const float*, float*, int64_t, int64_t);
+Moments moments(const ChannelField&, const float*);
+void norm(const ChannelField&, const Channel&, const float*, const float*, float*);
+GradSums norm_sums(const ChannelField&, const Channel&, const NormGrad&);
+void norm_grad(const ChannelField&, const Channel&, const NormGrad&);
+void window(const Windows&, const float*, float*);
+void window_grad(const Windows&, const float*, const float*, float*);
 
 const Kernels kernels{hypersparse_sums, hypersparse_add, hypersparse_set, find_32,   find_16,
                       mask_64,          mask_32,         mask_16,         conv,      conv_one,
                       conv_grad,        pack,            unpack,          blend,     pooling,
-                      flatten};
+                      flatten,          moments,         norm,            norm_sums, norm_grad,
+                      window,           window_grad};
 
 }  // namespace st::ST_LEVEL

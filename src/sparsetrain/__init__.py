@@ -21,6 +21,7 @@ from . import schedules as schedules
 from .art import ART as ART
 from .batchnorm import recalibrate_batchnorm_ as recalibrate_batchnorm_
 from .citations import cite as cite
+from .compute import SparseCompute as SparseCompute
 from .imp import IMP as IMP
 from .inference import compile_sparse as compile_sparse
 from .prune import prune as prune

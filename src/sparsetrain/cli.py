@@ -391,7 +391,6 @@ _COMMANDS: Mapping[str, Callable[[list[str]], int]] = MappingProxyType(
         "reproduce": _reproduce,
         "bench": _bench,
         "search": _search,
-        "reproduce": _reproduce,
         "plasticity": _plasticity,
         "methods": _methods,
         "cite": _cite,

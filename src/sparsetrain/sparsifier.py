@@ -115,6 +115,16 @@ class Sparsifier:
         """The fraction of zeros achieved over all selected weights."""
         return mask_algebra.sparsity(self.masks)
 
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """name -> the parameter that its mask prunes."""
+        return dict(self._parameters)
+
+    @property
+    def needs_dense_gradients(self) -> bool:
+        """Whether the coming step's method looks at gradients of pruned weights."""
+        return self._observer is not None or self.method.when(self.step + 1)
+
     def apply_(self) -> None:
         """Zero the pruned weights and their optimizer state now, by `masks` as they are."""
         self._masking.apply_()

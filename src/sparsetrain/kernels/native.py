@@ -34,6 +34,7 @@ _LOSS = "the regulariser and the masks then take about two to four times as long
 OfOneRow: TypeAlias = Literal[
     "st_pack", "st_unpack", "st_conv", "st_conv_grad",
     "st_program_make", "st_program_run", "st_program_free",
+    "st_moments", "st_norm", "st_norm_sums", "st_norm_grad", "st_window", "st_window_grad",
 ]  # fmt: skip
 """Functions on packed activations that take one structure."""
 _log = logging.getLogger(__name__)

@@ -116,6 +116,9 @@ class RunConfig:
     compile: Literal["none", "auto", "default", "reduce-overhead", "max-autotune"] = "none"
     """torch.compile of the network: a mode of it, or auto: default on a GPU (not with deterministic
     or fsdp), none on a CPU. It takes a minute at the start."""
+    sparse_compute: Literal["auto", "always", "never"] = "never"
+    """Forward and backward passes with kept weights alone, on a CPU, where masks stay for the step:
+    auto where that is measured to be faster (by density with deterministic), always everywhere."""
     deterministic: bool = False
     """Bit-identical repeats on a GPU too, at some speed."""
     out: Path | None = None

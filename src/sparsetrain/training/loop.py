@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from ..compute import SparseCompute
 from .device import Place
 from .nonfinite import Guard
 from .sums import Result as Result
@@ -36,6 +38,7 @@ def train_epoch(
     sums: Sums | None = None,
     guard: Guard | None = None,
     counted: Counted | None = None,
+    compute: SparseCompute | None = None,
     after: Callable[[], None] = lambda: None,
 ) -> Result:
     """Train on every batch once.
@@ -50,6 +53,7 @@ def train_epoch(
         sums: of those; None for a new epoch.
         guard: of NaN and infinity; None stops at the first.
         counted: where several processes have unequal parts of a batch; None: they are equal.
+        compute: lets forward and backward passes run sparse; None: they are dense.
         after: called after each batch, when model, optimizer and sums are whole; what it raises
             ends the epoch there.
     Returns:
@@ -68,7 +72,8 @@ def train_epoch(
         guard.begin(index)
         if place.world.mode == "fsdp":  # DDP does it by itself
             place.world.share_buffers_(model)
-        logits = place.forward(model, images).float()
+        with nullcontext() if compute is None else compute:
+            logits = place.forward(model, images).float()
         weight = 1.0
         if counted is not None and place.world.size > 1:
             logits, labels, weight = _own_part(logits, labels, counted(index), place.world.size)

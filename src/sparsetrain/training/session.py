@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .. import data, models
+from ..compute import SparseCompute
 from ..data.augment import Augment
 from ..data.dataset import Dataset
 from ..data.download import Progress
@@ -22,6 +23,7 @@ from .flops import ForwardFlops, count_forward
 from .optimizer import make_optimizer
 from .parallel import ALONE, World, replicated, shard_, share_of_batch
 from .plans import Plan, make_plan
+from .sparse import sparse_steps
 
 _EVAL_BATCH = 500
 
@@ -32,6 +34,7 @@ class Session:
 
     Attributes:
         network: what training calls forward on: the model, or its wrapper on several processes.
+        compute: lets training steps run sparse; None where they never do.
         flops: of the dense forward pass.
         held_out: images to select by; None where nothing is held out.
         test: touched once, at the end, unless `compat: paper`.
@@ -43,6 +46,7 @@ class Session:
     network: nn.Module
     optimizer: Optimizer
     plan: Plan
+    compute: SparseCompute | None
     flops: ForwardFlops
     train: Loader
     train_images: int
@@ -89,6 +93,7 @@ def build_session(
     if world.rank:  # dropout must not be that of rank 0's images
         torch.manual_seed(config.run.seed + world.rank)
     held_out, test = _held_out(dataset, held, where), test_loader(dataset, where)
+    compute = sparse_steps(config.run, plan.engine, where.device, compiled=mode is not None)
     network = replicated(model, world)
     if mode is not None:
         often = [train, held_out, test if config.sparse.compat == "paper" else None]
@@ -102,6 +107,7 @@ def build_session(
         network=network,
         optimizer=optimizer,
         plan=plan,
+        compute=compute,
         flops=flops,
         train=train,
         train_images=len(kept),

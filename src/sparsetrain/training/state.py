@@ -107,6 +107,7 @@ class RunState:
             "model": sharded.model_state(self.session.model),
             "optimizer": sharded.optimizer_state(self.session.optimizer),
             "plan": self.session.plan.state_dict(),
+            "sparse_compute": compute.choices if (compute := self.session.compute) else {},
             "totals": self.totals.state_dict(),
             "best": None if self.best is None else self.best.state_dict(),
             "trace": None if self.tracer is None else self.tracer.state_dict(),
@@ -127,6 +128,8 @@ class RunState:
         # The plan first: ART's fine-tuning attaches another engine to the optimizer.
         sharded.load_optimizer_state_(self.session.optimizer, state["optimizer"])
         self.session.plan.load_state_dict(state["plan"])
+        if self.session.compute is not None:
+            self.session.compute.adopt(state.get("sparse_compute", {}))
         self.epoch, self.batch = state["position"]["epoch"], state["position"]["batch"]
         self.sums.load_state_dict(state["sums"], world)
         self.begun = dict(state["begun"])

@@ -97,6 +97,7 @@ def _train(
             sums=state.sums,
             guard=guard,
             counted=session.train.counted,
+            compute=session.compute,
             after=after,
         )
 

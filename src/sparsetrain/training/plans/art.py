@@ -69,6 +69,11 @@ class ArtPlan:
         return self._art.masks
 
     @property
+    def engine(self) -> ART:
+        """What keeps the masks."""
+        return self._art
+
+    @property
     def sparsity(self) -> float:
         """ART's sparsity, 0 before fine-tuning."""
         return self._art.sparsity

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from ...phases import PhaseDriver
 from ...sparsifier import Sparsifier
 
 
@@ -39,6 +40,11 @@ class Plan(Protocol):
     @property
     def masks(self) -> Mapping[str, Tensor]:
         """name -> bool mask, True where the weight is active."""
+        ...
+
+    @property
+    def engine(self) -> Sparsifier | PhaseDriver:
+        """What keeps the masks."""
         ...
 
     @property

@@ -59,6 +59,11 @@ class ImpPlan:
         return self._imp.masks
 
     @property
+    def engine(self) -> IMP:
+        """What keeps the masks."""
+        return self._imp
+
+    @property
     def sparsity(self) -> float:
         """IMP's sparsity, 0 before the first round."""
         return self._imp.sparsity

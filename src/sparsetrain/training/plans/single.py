@@ -83,6 +83,11 @@ class SinglePlan:
         return self.sparsifier.masks
 
     @property
+    def engine(self) -> Sparsifier:
+        """What keeps the masks."""
+        return self.sparsifier
+
+    @property
     def sparsity(self) -> float:
         """The engine's sparsity."""
         return self.sparsifier.sparsity

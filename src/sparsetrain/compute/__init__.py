@@ -1,0 +1,3 @@
+"""Sparse forward and backward passes while a network trains."""
+
+from .context import SparseCompute as SparseCompute
