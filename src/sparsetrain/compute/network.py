@@ -105,8 +105,8 @@ class Network:
 
     def _packed(self, images: Tensor, halo: int = 0) -> Value:
         """A batch of images or of features, packed with at least so much halo."""
-        size = images.shape[2:] or (1, 1)
-        layout = Layout(images.shape[1], *size, 0, BLOCK)
+        height, width = images.shape[2:] or (1, 1)
+        layout = Layout(images.shape[1], height, width, 0, BLOCK)
         layout = replace(layout, halo=max(self.new_halo(layout), halo))
         flat = images.dim() == 2
         content = pool.pack(images[:, :, None, None] if flat else images, layout, self.buffers)

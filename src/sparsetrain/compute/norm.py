@@ -17,12 +17,12 @@ class Statistics(NamedTuple):
     """Mean and variance that are taken off, float64 [channels].
 
     Attributes:
-        count: entries of a channel they were taken from; 0 for those that do not follow the input.
+        entries: of a channel that they were taken from; 0 for those that do not follow the input.
     """
 
     mean: Tensor
     variance: Tensor
-    count: int
+    entries: int
 
 
 class Running(NamedTuple):
@@ -108,7 +108,7 @@ class _Norm(torch.autograd.Function):
         found: list[Tensor | None] = [None, None, None, residual_grad, None]
         if ctx.needs_input_grad[0]:
             found[0] = job.buffers.framed(place.source, place.batch)
-            slopes = _slopes(constants, ctx.inverse, sums, job.statistics.count)
+            slopes = _slopes(constants, ctx.inverse, sums, job.statistics.entries)
             packed_norm.input_grad(place, saved, grad, slopes, found[0])
         if ctx.needs_input_grad[1]:
             found[1] = (sums[:, 1] * ctx.inverse).float()
