@@ -17,9 +17,10 @@ TOY = {
     "gpu": ["--smoke"],
     "mask_update": ["--smoke"],
     "regularizer": ["--repeats", "1"],
+    "runtime": ["--smoke"],
     "sparse_conv": ["--smoke"],
 }
-SLOW = {"art_epoch", "gpu"}  # several networks, under two trainers or compiled
+SLOW = {"art_epoch", "gpu", "runtime"}  # several networks, under two trainers or compiled
 
 
 def test_every_benchmark_is_run_here() -> None:
