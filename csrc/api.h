@@ -76,16 +76,9 @@ struct Port {
   int64_t place, channels, rows, columns, halo;  // place: floats to the first of all
 };
 
-// Rows [top, bottom) of what a step writes.
-struct Strip {
-  int64_t step, top, bottom;
-};
-
 struct ProgramMake {
   const ProgramStep* steps;
   int64_t count;
-  const Strip* strips;  // in the order in which one thread makes them; all rows of all steps
-  int64_t strip_count;
   const Port* ports;  // inputs, then outputs
   int64_t inputs, outputs;
   int64_t block, arena;  // images of a block; floats of an arena, which starts as zeros

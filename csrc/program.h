@@ -36,7 +36,6 @@ class Network {
   void transfer(const ProgramRun& run, std::int64_t port, std::int64_t block, float* arena) const;
 
   std::vector<ProgramStep> steps_;
-  std::vector<Strip> strips_;
   std::vector<Port> ports_;
   std::int64_t inputs_, block_, floats_;
   std::mutex lock_;

@@ -5,6 +5,10 @@
 #include <cstring>
 #include <new>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "dispatch.h"
 #include "program.h"
 #include "split.h"
@@ -12,7 +16,7 @@
 namespace st {
 namespace {
 
-constexpr std::size_t kAlign = 64;
+constexpr std::size_t kAlign = 64, kHuge = 1 << 21;  // bytes of a cache line and a huge page
 
 void run_conv(const StepConv& step, const ProgramStep& at, float* arena, const Part& part) {
   const Conv& conv = step.conv;
@@ -56,7 +60,6 @@ void timed(double* seconds, std::int64_t stage, const Function& function) {
 
 Network::Network(const ProgramMake& make)
     : steps_(make.steps, make.steps + make.count),
-      strips_(make.strips, make.strips + make.strip_count),
       ports_(make.ports, make.ports + make.inputs + make.outputs),
       inputs_(make.inputs),
       block_(make.block),
@@ -96,16 +99,7 @@ void Network::stage(const ProgramRun& run, std::int64_t stage, std::int64_t bloc
 
 void Network::whole(const ProgramRun& run, std::int64_t block, float* arena,
                     double* seconds) const {
-  const std::int64_t behind = inputs_ + static_cast<std::int64_t>(steps_.size());
-  for (std::int64_t i = 0; i < inputs_; ++i) {
-    timed(seconds, i, [&] { stage(run, i, block, arena, 0, 1); });
-  }
-  for (const Strip& strip : strips_) {
-    const ProgramStep& step = steps_[static_cast<std::size_t>(strip.step)];
-    timed(seconds, inputs_ + strip.step,
-          [&] { run_step(step, arena, {0, step.channels, strip.top, strip.bottom}); });
-  }
-  for (std::int64_t i = behind; i < stages(); ++i) {
+  for (std::int64_t i = 0; i < stages(); ++i) {
     timed(seconds, i, [&] { stage(run, i, block, arena, 0, 1); });
   }
 }
@@ -133,9 +127,13 @@ float* Network::take_arena() {
     }
     idle_.reserve(idle_.capacity() + 1);  // so that giving back cannot fail
   }
-  const std::size_t bytes = (static_cast<std::size_t>(floats_) * 4 + kAlign - 1) / kAlign * kAlign;
-  void* const arena = std::aligned_alloc(kAlign, bytes);
+  const std::size_t align = floats_ * 4 < static_cast<std::int64_t>(kHuge) ? kAlign : kHuge;
+  const std::size_t bytes = (static_cast<std::size_t>(floats_) * 4 + align - 1) / align * align;
+  void* const arena = std::aligned_alloc(align, bytes);
   if (!arena) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+  if (align == kHuge) madvise(arena, bytes, MADV_HUGEPAGE);  // a wish; refused, nothing is lost
+#endif
   std::memset(arena, 0, bytes);
   return static_cast<float*>(arena);
 }

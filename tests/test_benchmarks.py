@@ -18,10 +18,11 @@ TOY = {
     "gpu": ["--smoke"],
     "mask_update": ["--smoke"],
     "regularizer": ["--repeats", "1"],
+    "runtime": ["--smoke"],
     "sparse_conv": ["--smoke"],
     "sparse_training": ["--smoke"],
 }
-SLOW = {"art_epoch", "gpu"}  # several networks, under two trainers or compiled
+SLOW = {"art_epoch", "gpu", "runtime"}  # several networks, under two trainers or compiled
 
 
 def test_every_benchmark_is_run_here() -> None:

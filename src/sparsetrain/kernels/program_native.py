@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import native, program_memory, program_strips
+from . import native, program_memory
 from .packed import Layout
 from .program_memory import Memory
 from .program_steps import Add, Affine, Conv, Flatten, Pool, Step
@@ -29,12 +29,10 @@ class Compiled:
         memory = program_memory.plan(program)
         steps = [_step(step, program.buffers, memory, self._kept) for step in program.steps]
         ports = [_port(program.buffers[i], memory.places[i]) for i in _ends(program)]
-        strips = program_strips.order(program, memory)
         table, ends, made = self._kept.table(steps), self._kept.table(ports), ctypes.c_int64()
         counts = (len(program.inputs), len(program.outputs), program.block, memory.floats)
         out = ctypes.addressof(made)
-        rows = [self._kept.table(strips), len(strips)]
-        native.run("st_program_make", [table, len(steps), *rows, ends, *counts, out])
+        native.run("st_program_make", [table, len(steps), ends, *counts, out])
         self._handle = made.value
         weakref.finalize(self, _free, self._handle, self._kept)
 
