@@ -140,18 +140,21 @@ def test_tables_share_their_runs(capsys):
 
 
 def test_granet_s_table_runs(capsys):
-    assert cli.main(["reproduce", "granet-cifar", "--epochs", "3"]) == 0
+    assert cli.main(["reproduce", "granet-cifar", "--epochs", "4"]) == 0
     assert "25 cells: 25 run." in capsys.readouterr().out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names())
 def test_every_table_runs(name, capsys):
-    code = cli.main(["reproduce", name, "--epochs", "3", "--json"])
+    code = cli.main(["reproduce", name, "--epochs", "4", "--json"])
     out, err = capsys.readouterr()
-    assert code == 0, err
-    states = {json.loads(line)["state"] for line in out.splitlines()}
-    assert states <= {"run", "cannot run"}
+    rows = [json.loads(line) for line in out.splitlines()]
+    failed = {(r["method"], r["sparsity"]) for r in rows if r["state"] == "failed"}
+    assert code == bool(failed), err
+    # What the note of that cell says.
+    assert failed <= {("random tickets (SmartRatio)", 0.998)}
+    assert {r["state"] for r in rows} <= {"run", "cannot run", "failed"}
 
 
 def test_the_tables_are_listed_and_a_mistyped_one_is_named(capsys):
@@ -166,7 +169,7 @@ def test_the_tables_are_listed_and_a_mistyped_one_is_named(capsys):
     ("words", "sentence"),
     [
         (["--scale", "full", "--epochs", "5"], "epochs is for the smaller scales"),
-        (["--epochs", "2"], "epochs must be at least 3"),
+        (["--epochs", "3"], "epochs must be at least 4"),
         (["--jobs", "0"], "jobs must be at least 1"),
     ],
 )

@@ -119,8 +119,10 @@ def _check(options: ReproduceOptions) -> None:
         raise BadInput(f"jobs must be at least 1, got {options.jobs}.")
     if options.epochs is not None and options.scale == "full":
         raise BadInput("epochs is for the smaller scales; at full scale they are the source's.")
-    if options.epochs is not None and options.epochs < 3:
-        raise BadInput(f"epochs must be at least 3, one a phase of ART, got {options.epochs}.")
+    if options.epochs is not None and options.epochs < 4:
+        raise BadInput(
+            f"epochs must be at least 4, one for each training of IMP, got {options.epochs}."
+        )
 
 
 def _runs(cells: Sequence[Cell], data_dir: Path | None) -> list[Run]:
