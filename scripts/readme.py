@@ -68,6 +68,28 @@ def regularizer() -> str:
     return "\n".join(rows)
 
 
+def runtime() -> str:
+    """The table of benchmarks/runtime.py: a row for each network and batch on one thread."""
+    record = json.loads((RECORDS / "runtime.json").read_text())
+    results = [row for row in record["results"] if row["threads"] == 1]
+    sparsities = sorted({row["sparsity"] for row in results})
+    rows = [
+        "| network | " + " | ".join(f"{100 * s:g} %" for s in sparsities) + " | fastest dense |",
+        "|---" * (len(sparsities) + 2) + "|",
+    ]
+    for kind in sorted({(row["network"], row["batch"]) for row in results}):
+        cells = {r["sparsity"]: r for r in results if (r["network"], r["batch"]) == kind}
+        shown = [f"{cells[s]['speedup']:.1f}x" if s in cells else "–" for s in sparsities]
+        best = min(
+            (row["dense_milliseconds"][row["best dense"]]["median"], row["best dense"])
+            for row in cells.values()
+        )
+        name = f"{kind[0]}, batch {kind[1]}"
+        rows.append(f"| {name} | {' | '.join(shown)} | {best[1]}, {best[0]:.3g} ms |")
+    rows.append(f"\n{record['device']}, one thread, float32.")
+    return "\n".join(rows)
+
+
 def demo() -> str:
     """The demo's own output, from docs/demo.txt, with the middle epochs left out."""
     lines = (ROOT / "docs" / "demo.txt").read_text().rstrip().splitlines()
@@ -95,6 +117,7 @@ def blocks_of_pages() -> dict[Path, dict[str, Callable[[], str]]]:
             "demo": demo,
             "table:fashion-mnist": fashion_mnist,
             "table:regularizer": regularizer,
+            "table:runtime": runtime,
         },
         ROOT / "docs" / "methods.md": {"table:methods": cards.methods_table},
         ROOT / "docs" / "results.md": {

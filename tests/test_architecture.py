@@ -37,7 +37,7 @@ LAYERS = (
 )
 LIBRARY = {name for layer in LAYERS for name in layer}
 EDGE = {"models", "data", "compress", "training", "experiments", "report", "bench"}
-EDGE |= {"integrations", "cli", "__main__"}
+EDGE |= {"integrations", "verbs", "cli", "__main__"}
 
 
 def unit(path: Path) -> str:

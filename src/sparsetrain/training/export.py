@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from .. import compress, data, models
@@ -48,7 +49,7 @@ def export(
     if values is not None and format != "compressed":
         raise BadInput(f"values is for --format compressed; leave it out for {format}.")
     try:
-        weights = safetensors.torch.load(folder.weights.read_bytes())
+        weights = load_tensors(folder.weights.read_bytes())
         masks = {name: weights[name] != 0 for name in record["sparsity"]["per_layer"]}
     except (OSError, KeyError, SafetensorError) as error:
         raise BadInput(f"cannot read the network of {path}: {error}.") from error
@@ -75,7 +76,7 @@ def _write(
     if format == "compressed":
         return compress.save(weights, masks, target, values=values)
     if format == "dense":
-        data_ = safetensors.torch.save(compress.fold(weights, masks))
+        data_ = save_tensors(compress.fold(weights, masks))
         write_atomic(target, data_)
         return len(data_)
     model, shape = _network(config)

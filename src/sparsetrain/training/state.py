@@ -55,7 +55,7 @@ class RunState:
     @classmethod
     def fresh(cls, config: TrainConfig, session: Session) -> RunState:
         """Before the first epoch."""
-        traced = config.run.trace and session.place.world.mode != "fsdp"
+        traced = config.run.trace and session.place.world.mode == "none"
         tracer = Tracer(config, session) if traced else None
         return cls(config, session, session.flops, tracer=tracer)
 

@@ -1,7 +1,7 @@
 """What a run keeps of its course for analyses: a small file an epoch, at little cost.
 
-Every process keeps count, for the counts are part of a checkpoint; rank 0 writes. Sharded networks
-are not traced: what is looked at here lies on other processes.
+Runs of several processes are not traced: a sharded network lies elsewhere in part, and a restart
+after the loss of a process was seen to fail with it.
 """
 
 from __future__ import annotations
