@@ -40,7 +40,7 @@ def test_every_python_block_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
-    assert re.search("zeros|sparsity", capsys.readouterr().out)
+    assert "zeros" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("side", ["-", "+"])

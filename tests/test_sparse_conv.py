@@ -8,31 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 from torch.nn import functional as F
 
-from sparsetrain.kernels import native
 from sparsetrain.kernels import sparse_conv as sc
-
-built = pytest.mark.skipif(
-    not native.PATH.exists() or native.library() is None,
-    reason="the C++ kernels are not built or are switched off",
-)
-CLOSE = 1e-5
-
-
-@pytest.fixture(params=["twin", "generic", "v3", "v4"])
-def level(request, monkeypatch):
-    """PyTorch alone, and every level that this processor has."""
-    if request.param == "twin":
-        monkeypatch.setattr(native, "library", lambda: None)
-        yield request.param
-        return
-    library, wanted = native.library(), {"generic": 0, "v3": 3, "v4": 4}[request.param]
-    if library is None or library.st_use_level(wanted) != wanted:
-        pytest.skip(f"this processor or build has no {request.param}")
-    yield request.param
-    library.st_use_level(4)
+from tests.kernel_tools import assert_close, built, level  # noqa: F401
 
 
 @pytest.fixture
@@ -40,13 +19,6 @@ def threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
-
-
-def assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
-    assert actual.shape == expected.shape
-    if expected.numel():
-        error = (actual.double() - expected).abs().max()
-        assert error <= CLOSE * expected.abs().max() + 1e-30, what
 
 
 class Case:
@@ -129,7 +101,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("block", [1, 16, 32])
-def test_every_level_and_the_twin_are_right(level, name, block):
+def test_every_level_and_the_twin_are_right(level, name, block):  # noqa: F811
     Case(LAYERS[name], batch=19, density=0.3).run(block)
 
 
@@ -139,7 +111,7 @@ def test_a_large_dense_layer_is_cut_into_groups_of_channels():
 
 
 @pytest.mark.parametrize(("batch", "block"), [(1, 1), (2, 1), (64, 16), (33, 32)])
-def test_a_linear_layer_is_a_convolution_of_single_pixels(level, batch, block):
+def test_a_linear_layer_is_a_convolution_of_single_pixels(level, batch, block):  # noqa: F811
     mask = torch.rand(50, 70) < 0.2
     weight, bias, x = torch.randn(50, 70) * mask, torch.randn(50), torch.randn(batch, 70)
     plan = sc.plan_linear(mask, block=block)
@@ -155,7 +127,7 @@ def test_a_linear_layer_is_a_convolution_of_single_pixels(level, batch, block):
 
 
 @pytest.mark.parametrize("block", [1, 16])
-def test_a_row_without_weights_gives_its_bias_and_residual(level, block):
+def test_a_row_without_weights_gives_its_bias_and_residual(level, block):  # noqa: F811
     case = Case(LAYERS["3x3"], batch=3, density=0.4)
     case.mask[2] = False
     plan = sc.plan(case.mask, case.geometry, block=block)
@@ -167,7 +139,7 @@ def test_a_row_without_weights_gives_its_bias_and_residual(level, block):
 
 
 @pytest.mark.parametrize("block", [1, 16, 32])
-def test_packing_and_unpacking_give_every_layout_back(level, block):
+def test_packing_and_unpacking_give_every_layout_back(level, block):  # noqa: F811
     layout = sc.Layout(channels=19, height=3, width=18, halo=2, block=block)
     whole = torch.randn(2 * 21, 19, 3, 18)
     last = whole[:21].contiguous(memory_format=torch.channels_last)
@@ -180,7 +152,7 @@ def test_packing_and_unpacking_give_every_layout_back(level, block):
         assert not packed.movedim(-1, 1).flatten(0, 1)[21:].any()
 
 
-def test_the_halo_of_an_output_is_zero(level):
+def test_the_halo_of_an_output_is_zero(level):  # noqa: F811
     case = Case(LAYERS["3x3"], batch=16, density=0.4)
     plan = sc.plan(case.mask, case.geometry, source_halo=2, target_halo=3)
     case.forward(plan)
@@ -224,7 +196,7 @@ def test_the_output_may_replace_its_residual():
     assert_close(sc.unpack(sums, plan.target, 16), expected, "in place")
 
 
-def test_a_nan_reaches_the_outputs_that_see_it(level):
+def test_a_nan_reaches_the_outputs_that_see_it(level):  # noqa: F811
     case = Case(LAYERS["linear"], batch=16, density=1.0)
     plan = sc.plan(case.mask, case.geometry)
     case.images[3, 5] = torch.nan
@@ -235,7 +207,7 @@ def test_a_nan_reaches_the_outputs_that_see_it(level):
     assert bad.sum() == 11
 
 
-def test_no_images_give_no_outputs(level):
+def test_no_images_give_no_outputs(level):  # noqa: F811
     case = Case(LAYERS["3x3"], batch=0, density=0.5)
     plan = sc.plan(case.mask, case.geometry)
     case.forward(plan)
