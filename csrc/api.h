@@ -10,7 +10,7 @@
 
 namespace st {
 
-constexpr int kAbi = 3;
+constexpr int kAbi = 4;
 
 enum Status : int { kOk = 0, kNoMemory = 1 };
 enum Kind : int { kFloat32 = 0, kBfloat16 = 1, kFloat16 = 2, kFloat64 = 3 };
@@ -76,9 +76,16 @@ struct Port {
   int64_t place, channels, rows, columns, halo;  // place: floats to the first of all
 };
 
+// Rows [top, bottom) of the results of a step, all channels.
+struct ProgramPiece {
+  int64_t step, top, bottom;
+};
+
 struct ProgramMake {
   const ProgramStep* steps;
   int64_t count;
+  const ProgramPiece* pieces;  // all rows of all steps, in the order in which one thread does them
+  int64_t parts;
   const Port* ports;  // inputs, then outputs
   int64_t inputs, outputs;
   int64_t block, arena;  // images of a block; floats of an arena, which starts as zeros

@@ -36,6 +36,7 @@ class Network {
   void transfer(const ProgramRun& run, std::int64_t port, std::int64_t block, float* arena) const;
 
   std::vector<ProgramStep> steps_;
+  std::vector<ProgramPiece> pieces_;
   std::vector<Port> ports_;
   std::int64_t inputs_, block_, floats_;
   std::mutex lock_;

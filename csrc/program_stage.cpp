@@ -60,6 +60,7 @@ void timed(double* seconds, std::int64_t stage, const Function& function) {
 
 Network::Network(const ProgramMake& make)
     : steps_(make.steps, make.steps + make.count),
+      pieces_(make.pieces, make.pieces + make.parts),
       ports_(make.ports, make.ports + make.inputs + make.outputs),
       inputs_(make.inputs),
       block_(make.block),
@@ -99,9 +100,20 @@ void Network::stage(const ProgramRun& run, std::int64_t stage, std::int64_t bloc
 
 void Network::whole(const ProgramRun& run, std::int64_t block, float* arena,
                     double* seconds) const {
-  for (std::int64_t i = 0; i < stages(); ++i) {
-    timed(seconds, i, [&] { stage(run, i, block, arena, 0, 1); });
+  const auto count = static_cast<std::int64_t>(steps_.size());
+  const auto ports = [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      timed(seconds, i, [&] { stage(run, i, block, arena, 0, 1); });
+    }
+  };
+  ports(0, inputs_);
+  for (const ProgramPiece& piece : pieces_) {
+    timed(seconds, inputs_ + piece.step, [&] {
+      const ProgramStep& step = steps_[static_cast<std::size_t>(piece.step)];
+      run_step(step, arena, {0, step.channels, piece.top, piece.bottom});
+    });
   }
+  ports(inputs_ + count, stages());
 }
 
 void Network::transfer(const ProgramRun& run, std::int64_t index, std::int64_t block,

@@ -87,6 +87,18 @@ void largest_of_four(const Pooling& p, const float* in, float* out) {
   }
 }
 
+// The same of a block of images.
+void largest_of_four_each(const Pooling& p, const float* in, float* out) {
+  const int64_t n = p.images, row = p.in.row;
+  for (int64_t x = 0; x < p.columns; ++x, in += 2 * n, out += n) {
+    for (int64_t i = 0; i < n; i += kLanes) {
+      const Floats a = larger(load<Floats>(in + i), load<Floats>(in + n + i));
+      const Floats b = larger(load<Floats>(in + row + i), load<Floats>(in + row + n + i));
+      store(out + i, larger(a, b));
+    }
+  }
+}
+
 }  // namespace
 
 void blend(const Blend& b, const float* in, const float* other, float* out, const Part& part) {
@@ -101,13 +113,18 @@ void blend(const Blend& b, const float* in, const float* other, float* out, cons
 }
 
 void pooling(const Pooling& p, const float* in, float* out, const Part& part) {
-  const bool plain = p.largest && p.images == 1 && p.window[0] == 2 && p.window[1] == 2 &&
-                     p.stride[0] == 2 && p.stride[1] == 2 && p.padding[0] + p.padding[1] == 0;
+  const bool plain = p.largest && p.window[0] == 2 && p.window[1] == 2 && p.stride[0] == 2 &&
+                     p.stride[1] == 2 && p.padding[0] + p.padding[1] == 0;
+  const bool one = plain && p.images == 1;
   for (int64_t c = part.first; c < part.last; ++c) {
     for (int64_t y = part.top; y < part.bottom; ++y) {
       const float* const plane = in + c * p.in.plane;
       float* const to = out + c * p.out.plane + y * p.out.row;
-      plain ? largest_of_four(p, plane + 2 * y * p.in.row, to) : pool_row(p, plane, to, y);
+      if (!plain) {
+        pool_row(p, plane, to, y);
+      } else {
+        (one ? largest_of_four : largest_of_four_each)(p, plane + 2 * y * p.in.row, to);
+      }
     }
   }
 }

@@ -15,6 +15,7 @@ from ..kernels.program import Conv as ConvStep
 from ..kernels.program import Flatten as FlattenStep
 from ..kernels.program import Pool as PoolStep
 from ..kernels.program import Program, Step
+from .channels import Folded, needed
 from .packable import Image, geometry, image, weight_shape
 from .stretches import Stretch
 from .units import Add, Affine, Conv, Flatten, Kind, Network, Pool, Unit
@@ -36,13 +37,18 @@ def lowered(
         block: images side by side.
     """
     images = _images(stretch, network, kinds)
-    places, layouts = _buffers(stretch, network, images, block)
+    weights = {u.output: folded(u.op, values) for u in stretch.units if isinstance(u.op, Conv)}
+    live = needed(stretch, images, weights)
+    places, layouts = _buffers(stretch, network, _narrowed(images, live), block)
     steps: list[Step] = []
     units: list[Unit] = []
     for unit in stretch.units:
         if places[unit.output] == places[unit.inputs[0]]:
             continue  # a flattened 1x1 image is what it was
-        steps.append(_step(unit, places, layouts, values))
+        if isinstance(unit.op, Conv):
+            steps.append(_conv(unit, unit.op, places, layouts, _chosen(unit, weights, live)))
+        else:
+            steps.append(_step(unit, places, values, live))
         units.append(unit)
     inputs = tuple(places[name] for name in stretch.inputs)
     outputs = tuple(places[name] for name in stretch.outputs)
@@ -53,6 +59,21 @@ def _images(stretch: Stretch, network: Network, kinds: Mapping[str, Kind]) -> di
     names = [*stretch.inputs, *(unit.output for unit in stretch.units)]
     found = {name: image(network.graph.shapes[name], kinds[name]) for name in names}
     return {name: size for name, size in found.items() if size is not None}
+
+
+def _narrowed(images: Mapping[str, Image], live: Mapping[str, Tensor]) -> dict[str, Image]:
+    return {name: size._replace(channels=int(live[name].sum())) for name, size in images.items()}
+
+
+def _chosen(
+    unit: Unit, weights: Folded, live: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """Weight, as of a convolution, and bias between the channels that are needed."""
+    weight, bias = weights[unit.output]
+    rows, columns = live[unit.output], live[unit.inputs[0]]
+    chosen = weight.detach()[rows][:, columns]
+    chosen = chosen if chosen.dim() == 4 else chosen[:, :, None, None]
+    return chosen, None if bias is None else bias.detach()[rows]
 
 
 def _buffers(
@@ -113,11 +134,9 @@ def _source_of_same(stretch: Stretch, name: str, images: Mapping[str, Image]) ->
 
 
 def _step(
-    unit: Unit, places: Mapping[str, int], layouts: list[Layout], values: Mapping[str, Any]
+    unit: Unit, places: Mapping[str, int], values: Mapping[str, Any], live: Mapping[str, Tensor]
 ) -> Step:
     op, source, target = unit.op, places[unit.inputs[0]], places[unit.output]
-    if isinstance(op, Conv):
-        return _conv(unit, op, places, layouts, values)
     if isinstance(op, Pool):
         return PoolStep(
             source,
@@ -135,7 +154,8 @@ def _step(
     assert isinstance(op, Affine)
     if op.norm is None:
         return AffineStep(source, target, relu=op.relu)
-    scale, shift = (tensor.float() for tensor in scale_shift(op.norm, values))
+    both = scale_shift(op.norm, values)
+    scale, shift = (tensor[live[unit.output]].float() for tensor in both)
     return AffineStep(source, target, scale=scale, shift=shift, relu=op.relu)
 
 
@@ -144,13 +164,11 @@ def _conv(
     op: Conv,
     places: Mapping[str, int],
     layouts: list[Layout],
-    values: Mapping[str, Any],
+    chosen: tuple[Tensor, Tensor | None],
 ) -> ConvStep:
     source, target = places[unit.inputs[0]], places[unit.output]
-    weight, bias = folded(op, values)
+    weight, bias = chosen
     inner, outer = layouts[source], layouts[target]
-    if op.linear:
-        weight = weight[:, :, None, None]
     size = Image(inner.channels, inner.height, inner.width)
     planned = plan(
         weight != 0,
@@ -164,11 +182,11 @@ def _conv(
         target,
         planned,
         _gathered(weight, planned.entries.where),
-        bias=None if bias is None else bias.detach().clone(),
+        bias=None if bias is None else bias.clone(),
         residual=places[unit.inputs[1]] if op.residual else None,
         relu=op.relu,
     )
 
 
 def _gathered(weight: Tensor, where: Tensor) -> Tensor:
-    return weight.detach().contiguous().view(-1)[where]
+    return weight.contiguous().view(-1)[where]

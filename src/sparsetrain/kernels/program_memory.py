@@ -1,13 +1,14 @@
 """Where a program's buffers lie in the arena of one block of images.
 
-Only buffers of one layout share a place: the halo, zero from the start, then stays zero without
-being cleared in every run.
+Only buffers whose planes lie alike share a place: the halo, zero from the start, then stays zero
+without being cleared in every run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from .packed import SLACK, Layout
@@ -39,32 +40,48 @@ class Memory:
 def plan(program: Program) -> Memory:
     """Give every buffer a place for the steps in which it is alive."""
     last = _last_uses(program)
+    rooms: list[Layout] = []  # a place: of the most channels that lie there
     free: dict[Layout, list[int]] = {}
-    places, floats = [-1] * len(program.buffers), 0
+    taken = [-1] * len(program.buffers)
 
     def claim(index: int) -> None:
-        nonlocal floats
-        if places[index] >= 0:
+        if taken[index] >= 0:
             return
         layout = program.buffers[index]
-        if free.get(layout):
-            places[index] = free[layout].pop()
-            return
-        places[index] = floats
-        floats += _lines(layout.channels * layout.plane + SLACK)
+        able = free.setdefault(_alike(layout), [])
+        if not able:
+            able.append(len(rooms))
+            rooms.append(layout)
+        # The room that fits best, else the widest, so that little is added.
+        able.sort(key=lambda room: rooms[room].channels)
+        fits = [room for room in able if rooms[room].channels >= layout.channels]
+        room = fits[0] if fits else able[-1]
+        able.remove(room)
+        taken[index] = room
+        rooms[room] = max(rooms[room], layout, key=lambda x: x.channels)
+
+    def release(indices: Iterable[int]) -> None:
+        for index in indices:
+            free.setdefault(_alike(program.buffers[index]), []).append(taken[index])
 
     for index in program.inputs:
         claim(index)
     for number, step in enumerate(program.steps):
         dying = {index for index in (*step.reads, step.target) if last[index] == number}
         early = dying & set(_replaceable(step, program.buffers))
-        for index in early:
-            free.setdefault(program.buffers[index], []).append(places[index])
+        release(sorted(early))
         claim(step.target)
-        for index in dying - early:
-            free.setdefault(program.buffers[index], []).append(places[index])
-    room = max((_split_floats(step) for step in program.steps), default=0)
-    return Memory(tuple(places), floats, floats + _lines(room + SLACK))
+        release(sorted(dying - early))
+    starts = list(accumulate((_lines(x.channels * x.plane + SLACK) for x in rooms), initial=0))
+    floats = starts[-1]
+    places = tuple(-1 if room < 0 else starts[room] for room in taken)
+    scratch = max((_split_floats(step) for step in program.steps), default=0)
+    return Memory(places, floats, floats + _lines(scratch + SLACK))
+
+
+def _alike(layout: Layout) -> Layout:
+    """What layouts that may share a place have in common: all but the number of channels."""
+    return replace(layout, channels=1)
 
 
 def _last_uses(program: Program) -> list[int]:

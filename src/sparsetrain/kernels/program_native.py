@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import native, program_memory
+from . import native, program_memory, program_waves
 from .packed import Layout
 from .program_memory import Memory
 from .program_steps import Add, Affine, Conv, Flatten, Pool, Step
@@ -28,11 +28,13 @@ class Compiled:
         self._program, self._kept = program, _Kept()
         memory = program_memory.plan(program)
         steps = [_step(step, program.buffers, memory, self._kept) for step in program.steps]
+        pieces = program_waves.order(program, memory)
         ports = [_port(program.buffers[i], memory.places[i]) for i in _ends(program)]
         table, ends, made = self._kept.table(steps), self._kept.table(ports), ctypes.c_int64()
+        rows = (self._kept.table(pieces), len(pieces))
         counts = (len(program.inputs), len(program.outputs), program.block, memory.floats)
         out = ctypes.addressof(made)
-        native.run("st_program_make", [table, len(steps), ends, *counts, out])
+        native.run("st_program_make", [table, len(steps), *rows, ends, *counts, out])
         self._handle = made.value
         weakref.finalize(self, _free, self._handle, self._kept)
 
