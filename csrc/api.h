@@ -10,7 +10,7 @@
 
 namespace st {
 
-constexpr int kAbi = 4;
+constexpr int kAbi = 5;
 
 enum Status : int { kOk = 0, kNoMemory = 1 };
 enum Kind : int { kFloat32 = 0, kBfloat16 = 1, kFloat16 = 2, kFloat64 = 3 };

@@ -29,16 +29,17 @@ struct Place {
 };
 
 template <int R, int N, int Step>
-void tile(const Conv& conv, const Place& place) {
+void tile(const Conv& conv, const Place& at) {
   // Copies: what is stored could otherwise change them, for all that the compiler knows.
   const Conv c = conv;
-  const Place p = place;
+  const Place p = at;
   const int64_t step = Step ? Step * kLanes : p.out_step;
   const Run taps = seen(c, p.row, R);
   for (int64_t group = 0; group < c.groups; ++group) {
     const bool opens = group == 0, closes = group == c.groups - 1 && c.relu != 0;
     const int32_t* starts = c.starts + (group * c.outputs + p.first) * c.taps;
-    for (int64_t output = p.first; output < p.last; ++output, starts += c.taps) {
+    for (int64_t place = p.first; place < p.last; ++place, starts += c.taps) {
+      const int64_t output = c.order[place];
       const int64_t from = starts[taps.first], n = starts[taps.last] - from;
       if (n == 0 && !opens && !closes) continue;
       float* const out = p.out + output * c.out_plane;
@@ -163,11 +164,12 @@ void sweep(const Conv& conv, const float* in, const float* residual, float* out,
   const Conv c = conv;
   const int64_t vectors = Step ? c.columns * c.images / kLanes : c.columns;
   const int64_t lanes = Step ? kLanes : c.images;  // a row is swept once for each vector of images
-  for (int64_t output = part.first; output < part.last; ++output) {
+  for (int64_t place = part.first; place < part.last; ++place) {
+    const int64_t output = c.order[place];
     const Floats bias = spread(c.bias ? c.bias[output] : 0.0f);
     for (int64_t row = part.top; row < part.bottom; ++row) {
       const Run taps = seen(c, row, 1);
-      const int32_t* const starts = c.starts + output * c.taps;
+      const int32_t* const starts = c.starts + place * c.taps;
       const int64_t from = starts[taps.first];
       const Sweep s{c.offsets + from, c.values + from, starts[taps.last] - from, bias,
                     c.relu != 0};

@@ -56,17 +56,17 @@ inline __attribute__((always_inline)) void add_dots(const Tile<R, N>& grad, cons
 }
 
 template <int R, int N, int Step>
-void tile(const Conv& conv, const Place& place, float* grads) {
+void tile(const Conv& conv, const Place& at, float* grads) {
   const Conv c = conv;  // a copy, as in conv.cpp
-  const Place p = place;
+  const Place p = at;
   const int64_t step = Step ? Step * kLanes : p.out_step;
   const Run taps = seen(c, p.row, R);
   for (int64_t group = 0; group < c.groups; ++group) {
     const int32_t* starts = c.starts + (group * c.outputs + p.first) * c.taps;
-    for (int64_t output = p.first; output < p.last; ++output, starts += c.taps) {
+    for (int64_t place = p.first; place < p.last; ++place, starts += c.taps) {
       const int64_t from = starts[taps.first], n = starts[taps.last] - from;
       if (n == 0) continue;
-      const float* const out = p.out + output * c.out_plane;
+      const float* const out = p.out + c.order[place] * c.out_plane;
       Tile<R, N> grad;
       grad.each([&](Floats& one, int r, int i) __attribute__((always_inline)) {
         one = load<Floats>(out + r * c.out_row + i * step);

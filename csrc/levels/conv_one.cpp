@@ -40,15 +40,14 @@ template <int N>
 void run(const Conv& conv, const Place& place, int64_t at, int64_t length, int64_t first,
          int64_t last) {
   float buffer[N * kLanes];
-  for (int64_t output = first; output < last; ++output) {
-    const int64_t from = conv.starts[output * conv.taps];
-    const int64_t n = conv.starts[(output + 1) * conv.taps] - from;
+  for (int64_t i = first; i < last; ++i) {
+    const int64_t from = conv.starts[i * conv.taps], n = conv.starts[(i + 1) * conv.taps] - from;
     Tile<1, N> sums = {};
     add_products<1, N, 1>(sums, place.in + at, 0, 0, conv.offsets + from, conv.values + from, n);
     sums.each([&](Floats& sum, int, int c) __attribute__((always_inline)) {
       store(buffer + c * kLanes, sum);
     });
-    store_rows(conv, place, output, buffer, at, least(N * kLanes, length - at));
+    store_rows(conv, place, conv.order[i], buffer, at, least(N * kLanes, length - at));
   }
 }
 
@@ -73,11 +72,10 @@ void conv_one(const Conv& conv, const float* in, const float* residual, float* o
   const Place place{in, residual, out};
   const int64_t first = part.first, last = part.last;
   if (conv.rows * conv.columns == 1) {
-    for (int64_t output = first; output < last; ++output) {
-      const int64_t from = conv.starts[output * conv.taps];
-      const int64_t n = conv.starts[(output + 1) * conv.taps] - from;
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t from = conv.starts[i * conv.taps], n = conv.starts[(i + 1) * conv.taps] - from;
       const float sum = dot(in, conv.offsets + from, conv.values + from, n);
-      store_rows(conv, place, output, &sum, 0, 1);
+      store_rows(conv, place, conv.order[i], &sum, 0, 1);
     }
     return;
   }

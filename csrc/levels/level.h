@@ -27,7 +27,9 @@ struct Found {
 // One sparse convolution of activations that lie as [channel][row][column][image of a block], with
 // room around each plane. Strides and offsets count floats. A weight's entry is the offset of the
 // input that it multiplies for output (0, 0), and its value. Entries are ordered by group of input
-// channels, output channel, kernel row: `starts` has the border of each such run, and the end.
+// channels, output channel (as `order` has them), kernel row: `starts` has the border of each such
+// run, and the end. Neighbours in that order have almost as many entries, so that the processor
+// foresees the ends of the loops over them.
 struct Conv {
   int64_t outputs, groups, taps;   // output channels, groups of input channels, kernel rows
   int64_t rows, columns, images;   // of the output; images in a block: 1 or a multiple of 16
@@ -36,6 +38,7 @@ struct Conv {
   int64_t out_plane, out_row, out_column;
   int64_t band;                    // rows of outputs computed together: 1, 2 or 4
   int64_t relu;                    // 0 or 1
+  const int32_t* order;            // output channels, those with the most entries first
   const int32_t* starts;           // groups * outputs * taps + 1
   const int32_t* offsets;
   const float* values;
@@ -48,7 +51,8 @@ struct Planes {
   int64_t image, channel, row, column;         // strides of the tensor
 };
 
-// What of a step is wanted: output channels [first, last), output rows [top, bottom).
+// What of a step is wanted: output channels [first, last), of a convolution those at these places
+// of its order, and output rows [top, bottom).
 struct Part {
   int64_t first, last, top, bottom;
 };

@@ -32,7 +32,7 @@ struct Layer {
 
 struct Weights {
   Floats dense, values;
-  Offsets starts, offsets;
+  Offsets order, starts, offsets;
 };
 
 inline std::int32_t offset_of(const Layer& l, std::int64_t c, std::int64_t y, std::int64_t x) {
@@ -48,8 +48,9 @@ inline Weights weights_of(const Layer& l) {
   Weights w;
   w.dense.resize(static_cast<std::size_t>(l.outputs * l.channels * l.kernel * l.kernel));
   for (float& value : w.dense) value = kept(random) ? uniform(random) : 0.0f;
+  for (std::int64_t o = l.outputs; o-- > 0;) w.order.push_back(static_cast<std::int32_t>(o));
   for (std::int64_t g = 0; g < l.groups(); ++g) {
-    for (std::int64_t o = 0; o < l.outputs; ++o) {
+    for (const std::int64_t o : w.order) {
       for (std::int64_t y = 0; y < l.kernel; ++y) {
         w.starts.push_back(static_cast<std::int32_t>(w.values.size()));
         for (std::int64_t c = g * l.group; c < std::min(l.channels, (g + 1) * l.group); ++c) {
@@ -73,7 +74,7 @@ inline st::ConvCall call_of(const Layer& l, const Weights& w) {
   st::ConvCall call{};
   call.conv = {l.outputs, l.groups(), l.kernel, n, n, l.images, l.halo(), l.stride, l.size,
                s * l.phase_side() * l.images, s * l.images, n * n * l.images, n * l.images,
-               l.images, l.band, 1, w.starts.data(), w.offsets.data(), w.values.data(), nullptr};
+               l.images, l.band, 1, w.order.data(), w.starts.data(), w.offsets.data(), w.values.data(), nullptr};
   call.blocks = l.blocks;
   call.in_block = l.in_block();
   call.out_block = l.out_block();

@@ -83,7 +83,8 @@ class Entries(NamedTuple):
     """The kept weights in the kernel's order.
 
     Attributes:
-        starts: int32; border of each (group, output, kernel row), and the end.
+        order: int32, the output channels, those with the most entries first.
+        starts: int32; border of each (group, place in `order`, kernel row), and the end.
         offsets: int32, floats from the input plane's corner.
         where: int64, the entry's place in the flat weight.
         groups: of input channels.
@@ -91,6 +92,7 @@ class Entries(NamedTuple):
         padding: row of the input that tap 0 of output row 0 reads, negated.
     """
 
+    order: Tensor
     starts: Tensor
     offsets: Tensor
     where: Tensor
@@ -294,7 +296,7 @@ def backward_links(forward: Links, geometry: Geometry, row: int, column: int) ->
 def ordered(
     links: Links, rows: tuple[int, int], outputs: int, source: Layout, per_group: int, split: int
 ) -> Entries:
-    """Links by group, output, row and input channel.
+    """Links by group, output (those with the most first), row and input channel.
 
     Args:
         rows: the lowest and highest `dy` that links can have.
@@ -305,12 +307,16 @@ def ordered(
     """
     lowest, highest = rows
     taps, groups = max(1, highest - lowest + 1), -(-source.channels // per_group)
-    run = (links.input // per_group * outputs + links.output) * taps + links.dy - lowest
+    most_first = np.argsort(-np.bincount(links.output, minlength=outputs), kind="stable")
+    place = np.empty(outputs, dtype=np.int64)
+    place[most_first] = np.arange(outputs)
+    run = (links.input // per_group * outputs + place[links.output]) * taps + links.dy - lowest
     order = np.lexsort((links.dx, links.input, run))
     starts = np.zeros(groups * outputs * taps + 1, dtype=np.int64)
     np.cumsum(np.bincount(run, minlength=groups * outputs * taps), out=starts[1:])
     offsets = _offsets(links, source, split)[order]
     return Entries(
+        torch.from_numpy(most_first.astype(np.int32)),
         torch.from_numpy(starts.astype(np.int32)),
         torch.from_numpy(offsets.astype(np.int32)),
         torch.from_numpy(links.where[order]),

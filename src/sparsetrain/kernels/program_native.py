@@ -115,8 +115,8 @@ def _step(step: Step, buffers: Sequence[Layout], memory: Memory, kept: _Kept) ->
 def _conv(step: Conv, memory: Memory, kept: _Kept) -> list[int]:
     """`StepConv`."""
     work = step.plan.work
-    starts, offsets = kept.address(work.entries.starts), kept.address(work.entries.offsets)
-    vectors = [starts, offsets, kept.address(step.values), kept.address(step.bias)]
+    e = work.entries
+    vectors = [kept.address(x) for x in (e.order, e.starts, e.offsets, step.values, step.bias)]
     return [*work.conv, int(step.relu), *vectors, *work.sizes[2:], memory.scratch]
 
 

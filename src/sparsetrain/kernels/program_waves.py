@@ -7,7 +7,7 @@ it reads. What a row's sums are made of, and in which order, stays the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from .program import Program
 
 BANDS = (2, 1)
-"""Rows that the steps with the most rows advance at a time; the first that fits is taken."""
-SHARE = 0.8
+"""Rows that a wave's steps with the most rows advance at a time; of equal waves the first."""
+SHARE = 0.6
 """Part of the second cache that a wave may fill."""
+LARGE = 0.6
+"""Part of the second cache from which on a step's activations are large."""
+TRIM = 2
+"""Lengths of a wave to choose from: the longest that fits, and those just below it."""
 USUAL = 1 << 20
 """Bytes of the second cache where the system does not say."""
 
@@ -62,40 +66,56 @@ def order(program: Program, memory: Memory, room: int | None = None) -> tuple[Pi
         room: bytes that a wave may keep in use; by default most of the second cache.
     """
     room = int(SHARE * second_cache()) if room is None else room
-    pieces: list[Piece] = []
-    row_bytes: dict[int, int] = {}
+    bytes_: dict[int, int] = {}  # of a row of each place
     for place, layout in zip(memory.places, program.buffers, strict=True):
-        row_bytes[place] = max(row_bytes.get(place, 0), 4 * layout.channels * layout.pitch)
+        bytes_[place] = max(bytes_.get(place, 0), 4 * layout.channels * layout.pitch)
+    items = [_item(number, program, memory) for number in range(len(program.steps))]
+    large = [program.block > 1 and _is_large(step, program.buffers) for step in program.steps]
+    crossing = _crossing(program)
+    pieces: list[Piece] = []
     at = 0
-    while at < len(program.steps):
-        found = [_longest(at, band, program, memory, room, row_bytes) for band in BANDS]
-        end, wave = max(found, key=lambda pair: pair[0])
+    while at < len(items):
+        ends = large.index(False, at) if False in large[at:] else len(items)
+        waves = [_longest(items[at:ends], band, room, bytes_, crossing) for band in BANDS]
+        wave = max(waves, key=_last_step) or [Piece(at, 0, items[at].rows)]
         pieces += wave
-        at = end
+        at = _last_step(wave) + 1
     return tuple(pieces)
 
 
+def _last_step(wave: Sequence[Piece]) -> int:
+    return max((piece.step for piece in wave), default=-1)
+
+
 def _longest(
-    start: int,
+    items: Sequence[_Item],
     band: int,
-    program: Program,
-    memory: Memory,
     room: int,
-    row_bytes: dict[int, int],
-) -> tuple[int, list[Piece]]:
-    """The longest wave from a step on that keeps within `room`: where it ends, and its pieces."""
-    end, items = start + 1, []
-    best = [Piece(start, 0, _rows(program.steps[start], program.buffers))]
-    for number in range(start, len(program.steps) if program.block > 1 else start):
-        if not _is_large(program.steps[number], program.buffers, room):
-            break
-        items.append(_item(number, program, memory))
-        wave, live = _wave(items, band, row_bytes)
+    bytes_: Mapping[int, int],
+    crossing: Sequence[int],
+) -> list[Piece]:
+    """The pieces of the longest wave of two steps or more that keeps within `room`; none if none.
+
+    Of the `TRIM` longest, the one that ends where least is alive: behind a residual block, say.
+    """
+    waves: list[list[Piece]] = []
+    for count in range(2, len(items) + 1):
+        wave, live = _wave(items[:count], band, bytes_)
         if live > room:
             break
-        if len(items) > 1:
-            best, end = wave, number + 1
-    return end, best
+        waves.append(wave)
+    # The longest first: of equal ones `min` takes it.
+    return min(waves[: -1 - TRIM : -1], key=lambda w: crossing[_last_step(w)], default=[])
+
+
+def _crossing(program: Program) -> list[int]:
+    """Bytes of the buffers that are written up to each step and read after it."""
+    sizes = [4 * x.channels * x.plane for x in program.buffers]
+    alive, found = set(program.outputs), []
+    for step in reversed(program.steps):
+        found.append(sum(sizes[index] for index in alive))
+        alive = (alive - {step.target}) | set(step.reads)
+    return found[::-1]
 
 
 @lru_cache(maxsize=1)
@@ -112,10 +132,11 @@ def _rows(step: Step, buffers: Sequence[Layout]) -> int:
     return buffers[step.source if isinstance(step, Flatten) else step.target].height
 
 
-def _is_large(step: Step, buffers: Sequence[Layout], room: int) -> bool:
+def _is_large(step: Step, buffers: Sequence[Layout]) -> bool:
     """Whether a step's activations would leave the cache before the next step reads them."""
     ends = (buffers[step.source], buffers[step.target])
-    return not isinstance(step, Flatten) and sum(4 * x.channels * x.plane for x in ends) > room
+    size = sum(4 * layout.channels * layout.plane for layout in ends)
+    return not isinstance(step, Flatten) and size > LARGE * second_cache()
 
 
 def _item(number: int, program: Program, memory: Memory) -> _Item:
@@ -150,7 +171,7 @@ def _until(touch: Touch, row: int, rows: int) -> int:
     return max(0, min(rows, -(-(row + touch.up) // touch.stride)))
 
 
-def _wave(items: Sequence[_Item], band: int, row_bytes: dict[int, int]) -> tuple[list[Piece], int]:
+def _wave(items: Sequence[_Item], band: int, bytes_: Mapping[int, int]) -> tuple[list[Piece], int]:
     """The items' pieces, and the most bytes in use between two uses of a row."""
     done, pieces, most = [0] * len(items), [], 0
     weights = sum(item.weights for item in items)
@@ -163,7 +184,7 @@ def _wave(items: Sequence[_Item], band: int, row_bytes: dict[int, int]) -> tuple
         pieces.append(Piece(items[index].number, done[index], rows))
         done[index] = rows
         nonlocal most
-        most = max(most, _live(items, done, row_bytes))
+        most = max(most, _live(items, done, bytes_))
 
     last = items[-1].rows
     step = max(1, band * last // max(item.rows for item in items))
@@ -186,9 +207,9 @@ def _needed(earlier: _Item, later: _Item, rows: int) -> int:
     return min(need, earlier.rows)
 
 
-def _live(items: Sequence[_Item], done: Sequence[int], row_bytes: dict[int, int]) -> int:
+def _live(items: Sequence[_Item], done: Sequence[int], bytes_: Mapping[int, int]) -> int:
     """Bytes of rows that were touched and will be again."""
-    return sum(row_bytes[place] * max(0, high - low) for place, low, high in _windows(items, done))
+    return sum(bytes_[place] * max(0, high - low) for place, low, high in _windows(items, done))
 
 
 def _windows(items: Sequence[_Item], done: Sequence[int]) -> Iterator[tuple[int, int, int]]:

@@ -142,8 +142,9 @@ def _run(
     """Call with `ConvCall` of csrc/api.h; for the gradient, `values` is what is written."""
     bias, residual = bias_residual
     corner = 4 * work.corner
-    starts, offsets = work.entries.starts.data_ptr(), work.entries.offsets.data_ptr()
-    conv = [*work.conv, int(relu), starts, offsets, values.data_ptr(), _address(bias)]
+    e = work.entries
+    vectors = [_address(x) for x in (e.order, e.starts, e.offsets, values, bias)]
+    conv = [*work.conv, int(relu), *vectors]
     more = 0 if residual is None else residual.data_ptr() + corner
     addresses = [images.data_ptr(), more, out.data_ptr() + corner, values.data_ptr()]
     native.run(name, [*conv, *addresses, images.shape[0], *work.sizes])
