@@ -10,7 +10,7 @@
 
 namespace st {
 
-constexpr int kAbi = 5;
+constexpr int kAbi = 6;
 
 enum Status : int { kOk = 0, kNoMemory = 1 };
 enum Kind : int { kFloat32 = 0, kBfloat16 = 1, kFloat16 = 2, kFloat64 = 3 };
@@ -81,6 +81,13 @@ struct ProgramPiece {
   int64_t step, top, bottom;
 };
 
+// Floats [start, start + whole) of an arena, of which every `period` may be the same memory: one
+// thread that does the pieces in their order reads each row before another takes its place. All
+// three are multiples of 1024.
+struct ProgramRing {
+  int64_t start, period, whole;
+};
+
 struct ProgramMake {
   const ProgramStep* steps;
   int64_t count;
@@ -89,6 +96,8 @@ struct ProgramMake {
   const Port* ports;  // inputs, then outputs
   int64_t inputs, outputs;
   int64_t block, arena;  // images of a block; floats of an arena, which starts as zeros
+  const ProgramRing* rings;
+  int64_t ring_count;
   void** made;           // gets the program
 };
 

@@ -67,21 +67,23 @@ void run_together(const Network& network, const ProgramRun& run, std::int64_t bl
 
 class Arena {
  public:
-  explicit Arena(Network& network) : network_(network), floats_(network.take_arena()) {}
-  ~Arena() { network_.give_arena(floats_); }
+  Arena(Network& network, bool whole)
+      : arenas_(network.arenas()), whole_(whole), floats_(arenas_.take(whole)) {}
+  ~Arena() { arenas_.give(floats_, whole_); }
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
   float* floats() const { return floats_; }
 
  private:
-  Network& network_;
+  Arenas& arenas_;
+  const bool whole_;
   float* const floats_;
 };
 
 void run_program(Network& network, const ProgramRun& run, int threads) {
   const std::int64_t blocks = network.blocks(run.batch);
   if (run.seconds || (threads > 1 && blocks < threads)) {
-    const Arena arena(network);
+    const Arena arena(network, !run.seconds);
     for (std::int64_t block = 0; block < blocks; ++block) {
       if (run.seconds) {
         network.whole(run, block, arena.floats(), run.seconds);
@@ -94,7 +96,7 @@ void run_program(Network& network, const ProgramRun& run, int threads) {
   std::atomic<bool> failed{false};  // a task must not throw
   parallel_for(blocks, 1, threads, [&](std::int64_t first, std::int64_t last) {
     try {
-      const Arena arena(network);
+      const Arena arena(network, false);
       for (auto block = first; block < last; ++block) {
         network.whole(run, block, arena.floats(), nullptr);
       }

@@ -1,20 +1,17 @@
-// A program's stages (packing of the inputs, steps, unpacking of the outputs) and its arenas.
+// A program's stages: packing of the inputs, steps, unpacking of the outputs.
 #pragma once
 
 #include <cstdint>
-#include <mutex>
 #include <vector>
 
 #include "api.h"
+#include "arena.h"
 
 namespace st {
 
 class Network {
  public:
   explicit Network(const ProgramMake& make);
-  ~Network();
-  Network(const Network&) = delete;
-  Network& operator=(const Network&) = delete;
 
   std::int64_t blocks(std::int64_t batch) const { return (batch + block_ - 1) / block_; }
   std::int64_t stages() const;
@@ -28,9 +25,8 @@ class Network {
   // All of one block on one thread. `seconds`, or null: each stage's time is added.
   void whole(const ProgramRun& run, std::int64_t block, float* arena, double* seconds) const;
 
-  // Room for one block's activations, aligned, its halos zero. Throws std::bad_alloc.
-  float* take_arena();
-  void give_arena(float* arena);
+  // Room for one block's activations. `stage` needs a whole one, `whole` needs none.
+  Arenas& arenas() { return arenas_; }
 
  private:
   void transfer(const ProgramRun& run, std::int64_t port, std::int64_t block, float* arena) const;
@@ -38,9 +34,8 @@ class Network {
   std::vector<ProgramStep> steps_;
   std::vector<ProgramPiece> pieces_;
   std::vector<Port> ports_;
-  std::int64_t inputs_, block_, floats_;
-  std::mutex lock_;
-  std::vector<float*> idle_;
+  std::int64_t inputs_, block_;
+  Arenas arenas_;
 };
 
 }  // namespace st

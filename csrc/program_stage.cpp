@@ -1,13 +1,6 @@
 // One stage of a program on one block of images.
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
-#include <cstring>
-#include <new>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 #include "dispatch.h"
 #include "program.h"
@@ -15,8 +8,6 @@
 
 namespace st {
 namespace {
-
-constexpr std::size_t kAlign = 64, kHuge = 1 << 21;  // bytes of a cache line and a huge page
 
 void run_conv(const StepConv& step, const ProgramStep& at, float* arena, const Part& part) {
   const Conv& conv = step.conv;
@@ -64,11 +55,7 @@ Network::Network(const ProgramMake& make)
       ports_(make.ports, make.ports + make.inputs + make.outputs),
       inputs_(make.inputs),
       block_(make.block),
-      floats_(make.arena) {}
-
-Network::~Network() {
-  for (float* arena : idle_) std::free(arena);
-}
+      arenas_(make.arena, {make.rings, make.rings + make.ring_count}) {}
 
 std::int64_t Network::stages() const {
   return static_cast<std::int64_t>(steps_.size() + ports_.size());
@@ -127,32 +114,6 @@ void Network::transfer(const ProgramRun& run, std::int64_t index, std::int64_t b
   float* const packed = arena + port.place;
   index < inputs_ ? kernels().pack(planes, data, packed, 0, port.channels)
                   : kernels().unpack(planes, packed, data, 0, port.channels);
-}
-
-float* Network::take_arena() {
-  {
-    std::lock_guard<std::mutex> lock(lock_);
-    if (!idle_.empty()) {
-      float* const arena = idle_.back();
-      idle_.pop_back();
-      return arena;
-    }
-    idle_.reserve(idle_.capacity() + 1);  // so that giving back cannot fail
-  }
-  const std::size_t align = floats_ * 4 < static_cast<std::int64_t>(kHuge) ? kAlign : kHuge;
-  const std::size_t bytes = (static_cast<std::size_t>(floats_) * 4 + align - 1) / align * align;
-  void* const arena = std::aligned_alloc(align, bytes);
-  if (!arena) throw std::bad_alloc();
-#if defined(MADV_HUGEPAGE)
-  if (align == kHuge) madvise(arena, bytes, MADV_HUGEPAGE);  // a wish; refused, nothing is lost
-#endif
-  std::memset(arena, 0, bytes);
-  return static_cast<float*>(arena);
-}
-
-void Network::give_arena(float* arena) {
-  std::lock_guard<std::mutex> lock(lock_);
-  idle_.push_back(arena);
 }
 
 }  // namespace st

@@ -67,13 +67,13 @@ def test_residual_blocks_are_right(block, density):
     assert_right(net, Executor(net.program())(net.images)[0])
 
 
-def test_a_residual_block_needs_two_places_and_the_sum_replaces_its_summand():
+def test_a_residual_block_needs_two_rooms_and_the_sum_replaces_its_summand():
     program = residual_chain(1, 16, 0.5).program()
-    places = program_memory.plan(program).places
+    rooms = program_memory.plan(program).of
     sums = [s for s in program.steps if isinstance(s, Conv) and s.residual is not None]
     assert len(sums) == 3
-    assert all(s.residual is not None and places[s.target] == places[s.residual] for s in sums)
-    assert len({places[s.source] for s in sums}) == 1
+    assert all(s.residual is not None and rooms[s.target] == rooms[s.residual] for s in sums)
+    assert len({rooms[s.source] for s in sums}) == 1
 
 
 @pytest.mark.parametrize(("batch", "block"), [(1, 1), (3, 1), (1, 16), (40, 16), (64, 16)])

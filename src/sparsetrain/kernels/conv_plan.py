@@ -168,6 +168,26 @@ class ConvPlan:
         """Outputs, channels, rows and columns of the kernel."""
         return torch.Size((self.geometry.outputs, self.geometry.channels, *self.geometry.kernel))
 
+    def laid(self, plane: int, row: int, out_plane: int, out_row: int) -> Work:
+        """The work where channels and rows lie otherwise than the layouts say, in floats apart.
+
+        Only blocks of more than one image may lie otherwise.
+        """
+        work, g, block = self.work, self.geometry, self.source.block
+        if (plane, row, out_plane, out_row) == (
+            self.source.plane,
+            self.source.pitch,
+            self.target.plane,
+            self.target.pitch,
+        ):
+            return work
+        channel, ky, kx = np.unravel_index(self.entries.where.numpy(), self.mask_shape)[1:]
+        y, x = (k - pad + self.source.halo for k, pad in zip((ky, kx), g.padding, strict=True))
+        offsets = torch.from_numpy((channel * plane + y * row + x * block).astype(np.int32))
+        steps = (g.stride * row, g.stride * block, out_plane, out_row, block)
+        conv = (*work.conv[:9], *steps, work.conv[-1])
+        return Work(self.entries._replace(offsets=offsets), conv, work.sizes, 0)
+
     @cached_property
     def phases(self) -> list[tuple[Tensor, Work]]:
         """The input's gradient: a convolution into every `stride`-th row and column, for each.

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .memory import is_gapless
 
-ABI = 5
+ABI = 6
 """Version of csrc/api.h that this file speaks."""
 
 PATH = Path(__file__).with_name("_native.so")

@@ -1,46 +1,39 @@
-"""Where a program's buffers lie in the arena of one block of images.
+"""Which of a program's buffers share a room of the arena of one block of images.
 
-Only buffers whose planes lie alike share a place: the halo, zero from the start, then stays zero
-without being cleared in every run.
+Only buffers whose planes lie alike do: the halo, zero from the start, then stays zero without being
+cleared in every run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from .packed import SLACK, Layout
+from .packed import Layout
 from .program_steps import Add, Affine, Conv, Step
 
 if TYPE_CHECKING:
     from .program import Program
 
-LINE = 16
-"""Floats of a cache line."""
-
 
 @dataclass(frozen=True)
-class Memory:
+class Rooms:
     """The plan.
 
     Attributes:
-        places: floats from the arena's start to each buffer's first entry, halo included; -1 for
-            one that is never written.
-        scratch: where a convolution may lay its input out anew.
-        floats: of the arena.
+        of: number of each buffer's room; -1 for one that is never written.
+        layouts: of each room: that of its buffers, with the most channels of all.
     """
 
-    places: tuple[int, ...]
-    scratch: int
-    floats: int
+    of: tuple[int, ...]
+    layouts: tuple[Layout, ...]
 
 
-def plan(program: Program) -> Memory:
-    """Give every buffer a place for the steps in which it is alive."""
+def plan(program: Program) -> Rooms:
+    """Give every buffer a room for the steps in which it is alive."""
     last = _last_uses(program)
-    rooms: list[Layout] = []  # a place: of the most channels that lie there
+    rooms: list[Layout] = []
     free: dict[Layout, list[int]] = {}
     taken = [-1] * len(program.buffers)
 
@@ -61,7 +54,8 @@ def plan(program: Program) -> Memory:
         rooms[room] = max(rooms[room], layout, key=lambda x: x.channels)
 
     def release(indices: Iterable[int]) -> None:
-        for index in indices:
+        # An input comes whole, so that its room could not be a ring for others.
+        for index in set(indices).difference(program.inputs):
             free.setdefault(_alike(program.buffers[index]), []).append(taken[index])
 
     for index in program.inputs:
@@ -72,15 +66,11 @@ def plan(program: Program) -> Memory:
         release(sorted(early))
         claim(step.target)
         release(sorted(dying - early))
-    starts = list(accumulate((_lines(x.channels * x.plane + SLACK) for x in rooms), initial=0))
-    floats = starts[-1]
-    places = tuple(-1 if room < 0 else starts[room] for room in taken)
-    scratch = max((_split_floats(step) for step in program.steps), default=0)
-    return Memory(places, floats, floats + _lines(scratch + SLACK))
+    return Rooms(tuple(taken), tuple(rooms))
 
 
 def _alike(layout: Layout) -> Layout:
-    """What layouts that may share a place have in common: all but the number of channels."""
+    """What layouts that may share a room have in common: all but the number of channels."""
     return replace(layout, channels=1)
 
 
@@ -96,7 +86,7 @@ def _last_uses(program: Program) -> list[int]:
 
 
 def _replaceable(step: Step, buffers: Sequence[Layout]) -> tuple[int, ...]:
-    """What a step reads only where it writes: its result may take that place."""
+    """What a step reads only where it writes: its result may take that room."""
     if step.target in step.reads:
         return ()
     if isinstance(step, Conv):
@@ -105,15 +95,3 @@ def _replaceable(step: Step, buffers: Sequence[Layout]) -> tuple[int, ...]:
     if isinstance(step, Add | Affine):
         return tuple(index for index in step.reads if buffers[index] == buffers[step.target])
     return ()
-
-
-def _split_floats(step: Step) -> int:
-    """Room for an input split in phases, as blocks of one image need for a stride."""
-    if not isinstance(step, Conv):
-        return 0
-    channels, split, plane = step.plan.work.sizes[2:5]
-    return channels * split * split * plane if split > 1 else 0
-
-
-def _lines(floats: int) -> int:
-    return -(-floats // LINE) * LINE

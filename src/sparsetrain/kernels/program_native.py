@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import native, program_memory, program_waves
+from . import native, program_arena, program_memory, program_waves
 from .packed import Layout
-from .program_memory import Memory
+from .program_arena import Arena, Lie
 from .program_steps import Add, Affine, Conv, Flatten, Pool, Step
 
 if TYPE_CHECKING:
@@ -26,15 +26,17 @@ class Compiled:
 
     def __init__(self, program: Program) -> None:
         self._program, self._kept = program, _Kept()
-        memory = program_memory.plan(program)
-        steps = [_step(step, program.buffers, memory, self._kept) for step in program.steps]
-        pieces = program_waves.order(program, memory)
-        ports = [_port(program.buffers[i], memory.places[i]) for i in _ends(program)]
+        rooms = program_memory.plan(program)
+        pieces = program_waves.order(program, rooms)
+        arena = program_arena.plan(program, rooms, pieces)
+        steps = [_step(step, program.buffers, arena, self._kept) for step in program.steps]
+        ports = [_port(program.buffers[i], arena.lies[i]) for i in _ends(program)]
         table, ends, made = self._kept.table(steps), self._kept.table(ports), ctypes.c_int64()
         rows = (self._kept.table(pieces), len(pieces))
-        counts = (len(program.inputs), len(program.outputs), program.block, memory.floats)
+        counts = (len(program.inputs), len(program.outputs), program.block, arena.floats)
+        rings = (self._kept.table(arena.rings), len(arena.rings))
         out = ctypes.addressof(made)
-        native.run("st_program_make", [table, len(steps), *rows, ends, *counts, out])
+        native.run("st_program_make", [table, len(steps), *rows, ends, *counts, *rings, out])
         self._handle = made.value
         weakref.finalize(self, _free, self._handle, self._kept)
 
@@ -90,51 +92,51 @@ def _ends(program: Program) -> tuple[int, ...]:
     return program.inputs + program.outputs
 
 
-def _port(layout: Layout, place: int) -> list[int]:
-    return [place, layout.channels, layout.height, layout.width, layout.halo]
+def _port(layout: Layout, lie: Lie) -> list[int]:
+    return [lie.start, layout.channels, layout.height, layout.width, layout.halo]
 
 
-def _step(step: Step, buffers: Sequence[Layout], memory: Memory, kept: _Kept) -> list[int]:
+def _step(step: Step, buffers: Sequence[Layout], arena: Arena, kept: _Kept) -> list[int]:
     """`ProgramStep`."""
     source, target = buffers[step.source], buffers[step.target]
-    inner = [memory.places[i] + buffers[i].corner for i in (*step.reads, step.target)]
-    start, out = memory.places[step.source], inner[-1]
+    inner = [arena.lies[i].inner(buffers[i]) for i in (*step.reads, step.target)]
+    start, out = arena.lies[step.source].start, inner[-1]
     area = target.channels * target.height * target.width * target.block
     if isinstance(step, Conv):
         other = inner[1] if step.residual is not None else -1
         work = step.plan.kept * target.height * target.width * target.block
-        what = [_conv(step, memory, kept)]
+        what = [_conv(step, arena, kept)]
     else:
         start, other, work = inner[0], inner[1] if isinstance(step, Add) else -1, area
-        what = [_light(step, buffers, kept)]
+        what = [_light(step, buffers, arena, kept)]
     rows = source.height if isinstance(step, Flatten) else target.height
     fields = [_KINDS[type(step)], start, other, out, target.channels, rows, work]
     return [*fields, kept.table(what)]
 
 
-def _conv(step: Conv, memory: Memory, kept: _Kept) -> list[int]:
+def _conv(step: Conv, arena: Arena, kept: _Kept) -> list[int]:
     """`StepConv`."""
-    work = step.plan.work
+    work = step.plan.laid(*arena.lies[step.source][1:], *arena.lies[step.target][1:])
     e = work.entries
     vectors = [kept.address(x) for x in (e.order, e.starts, e.offsets, step.values, step.bias)]
-    return [*work.conv, int(step.relu), *vectors, *work.sizes[2:], memory.scratch]
+    return [*work.conv, int(step.relu), *vectors, *work.sizes[2:], arena.scratch]
 
 
 def _light(
-    step: Pool | Add | Affine | Flatten, buffers: Sequence[Layout], kept: _Kept
+    step: Pool | Add | Affine | Flatten, buffers: Sequence[Layout], arena: Arena, kept: _Kept
 ) -> list[int]:
     """`Blend`, `Pooling` or `Flattening`."""
     source, target = buffers[step.source], buffers[step.target]
-    ends = [source.plane, source.pitch, target.plane, target.pitch]
+    into, out = arena.lies[step.source][1:], arena.lies[step.target][1:]
     if isinstance(step, Flatten):
-        return [*ends, source.height, source.width, source.block]
+        return [*into, *out, source.height, source.width, source.block]
     if isinstance(step, Pool):
         sizes = [source.height, source.width, target.height, target.width, source.block]
         windows = [*step.kernel, *step.stride, *step.padding]
-        return [*ends, *sizes, *windows, int(step.kind == "max"), int(step.count_padding)]
-    other = buffers[step.other] if isinstance(step, Add) else source
+        return [*into, *out, *sizes, *windows, int(step.kind == "max"), int(step.count_padding)]
+    other = arena.lies[step.other][1:] if isinstance(step, Add) else into
     vectors = [0, 0]
     if isinstance(step, Affine):
         vectors = [kept.address(step.scale), kept.address(step.shift)]
     sizes = [target.height, target.width * target.block]
-    return [*ends[:2], other.plane, other.pitch, *ends[2:], *sizes, *vectors, int(step.relu)]
+    return [*into, *other, *out, *sizes, *vectors, int(step.relu)]

@@ -7,13 +7,13 @@ it reads. What a row's sums are made of, and in which order, stays the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .packed import Layout
-from .program_memory import Memory
+from .program_memory import Rooms
 from .program_steps import Conv, Flatten, Pool, Step
 
 if TYPE_CHECKING:
@@ -40,16 +40,16 @@ class Piece(NamedTuple):
 
 
 class Touch(NamedTuple):
-    """Rows of a place that a step touches: its row y those from y * stride - up to + down."""
+    """Rows of a room that a step touches: its row y those from y * stride - up to + down."""
 
-    place: int
+    room: int
     stride: int
     up: int
     down: int
     height: int
 
 
-class _Item(NamedTuple):
+class Item(NamedTuple):
     """A step, as far as its order matters."""
 
     number: int
@@ -58,18 +58,21 @@ class _Item(NamedTuple):
     writes: Touch
     weights: int  # bytes
 
+    def read(self, top: int, bottom: int) -> Iterator[tuple[int, range]]:
+        """The rooms and their rows that result rows [top, bottom) read."""
+        for touch in self.reads:
+            yield touch.room, range(_first(touch, top), _last(touch, bottom))
 
-def order(program: Program, memory: Memory, room: int | None = None) -> tuple[Piece, ...]:
+
+def order(program: Program, rooms: Rooms, room: int | None = None) -> tuple[Piece, ...]:
     """The pieces of all steps in an order that respects what each reads and overwrites.
 
     Args:
         room: bytes that a wave may keep in use; by default most of the second cache.
     """
     room = int(SHARE * second_cache()) if room is None else room
-    bytes_: dict[int, int] = {}  # of a row of each place
-    for place, layout in zip(memory.places, program.buffers, strict=True):
-        bytes_[place] = max(bytes_.get(place, 0), 4 * layout.channels * layout.pitch)
-    items = [_item(number, program, memory) for number in range(len(program.steps))]
+    bytes_ = [4 * layout.channels * layout.pitch for layout in rooms.layouts]
+    items = [item(number, program, rooms) for number in range(len(program.steps))]
     large = [program.block > 1 and _is_large(step, program.buffers) for step in program.steps]
     crossing = _crossing(program)
     pieces: list[Piece] = []
@@ -88,10 +91,10 @@ def _last_step(wave: Sequence[Piece]) -> int:
 
 
 def _longest(
-    items: Sequence[_Item],
+    items: Sequence[Item],
     band: int,
     room: int,
-    bytes_: Mapping[int, int],
+    bytes_: Sequence[int],
     crossing: Sequence[int],
 ) -> list[Piece]:
     """The pieces of the longest wave of two steps or more that keeps within `room`; none if none.
@@ -139,8 +142,9 @@ def _is_large(step: Step, buffers: Sequence[Layout]) -> bool:
     return not isinstance(step, Flatten) and size > LARGE * second_cache()
 
 
-def _item(number: int, program: Program, memory: Memory) -> _Item:
-    step, buffers, places = program.steps[number], program.buffers, memory.places
+def item(number: int, program: Program, rooms: Rooms) -> Item:
+    """What a step touches."""
+    step, buffers = program.steps[number], program.buffers
     height = buffers[step.target].height
     stride, up, down, weights = 1, 0, 0, 0
     if isinstance(step, Conv):
@@ -149,10 +153,12 @@ def _item(number: int, program: Program, memory: Memory) -> _Item:
         weights = 8 * step.plan.kept
     elif isinstance(step, Pool):
         stride, up, down = step.stride[0], step.padding[0], step.kernel[0] - 1 - step.padding[0]
-    source = Touch(places[step.source], stride, up, down, buffers[step.source].height)
-    others = tuple(Touch(places[i], 1, 0, 0, height) for i in step.reads[1:])
-    return _Item(
-        number, height, (source, *others), Touch(places[step.target], 1, 0, 0, height), weights
+    elif isinstance(step, Flatten):
+        down = buffers[step.source].height - 1
+    source = Touch(rooms.of[step.source], stride, up, down, buffers[step.source].height)
+    others = tuple(Touch(rooms.of[i], 1, 0, 0, height) for i in step.reads[1:])
+    return Item(
+        number, height, (source, *others), Touch(rooms.of[step.target], 1, 0, 0, height), weights
     )
 
 
@@ -171,7 +177,7 @@ def _until(touch: Touch, row: int, rows: int) -> int:
     return max(0, min(rows, -(-(row + touch.up) // touch.stride)))
 
 
-def _wave(items: Sequence[_Item], band: int, bytes_: Mapping[int, int]) -> tuple[list[Piece], int]:
+def _wave(items: Sequence[Item], band: int, bytes_: Sequence[int]) -> tuple[list[Piece], int]:
     """The items' pieces, and the most bytes in use between two uses of a row."""
     done, pieces, most = [0] * len(items), [], 0
     weights = sum(item.weights for item in items)
@@ -195,29 +201,29 @@ def _wave(items: Sequence[_Item], band: int, bytes_: Mapping[int, int]) -> tuple
     return pieces, most + weights
 
 
-def _needed(earlier: _Item, later: _Item, rows: int) -> int:
+def _needed(earlier: Item, later: Item, rows: int) -> int:
     """Rows of the earlier step that the later one's first `rows` rows must find done."""
-    need, written = 0, later.writes.place
+    need, written = 0, later.writes.room
     for read in later.reads:
-        if read.place == earlier.writes.place:
+        if read.room == earlier.writes.room:
             need = max(need, _last(read, rows))
     for touch in (*earlier.reads, earlier.writes):
-        if touch.place == written:
+        if touch.room == written:
             need = max(need, _until(touch, rows, earlier.rows))
     return min(need, earlier.rows)
 
 
-def _live(items: Sequence[_Item], done: Sequence[int], bytes_: Mapping[int, int]) -> int:
+def _live(items: Sequence[Item], done: Sequence[int], bytes_: Sequence[int]) -> int:
     """Bytes of rows that were touched and will be again."""
-    return sum(bytes_[place] * max(0, high - low) for place, low, high in _windows(items, done))
+    return sum(bytes_[number] * max(0, high - low) for number, low, high in _windows(items, done))
 
 
-def _windows(items: Sequence[_Item], done: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Each place's rows from the first that will be touched to the last that has been."""
+def _windows(items: Sequence[Item], done: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Each room's rows from the first that will be touched to the last that has been."""
     spans: dict[int, list[tuple[int, int]]] = {}
     for item, rows in zip(items, done, strict=True):
         for touch in (*item.reads, item.writes):
             low = touch.height if rows == item.rows else _first(touch, rows)
-            spans.setdefault(touch.place, []).append((low, _last(touch, rows)))
+            spans.setdefault(touch.room, []).append((low, _last(touch, rows)))
     for place, found in spans.items():
         yield place, min(low for low, _ in found), max(high for _, high in found)
