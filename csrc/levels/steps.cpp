@@ -51,16 +51,19 @@ inline float share(const Pooling& p, const Span& y, const Span& x, int64_t row, 
 inline Floats larger(Floats a, Floats b) { return a > b ? a : a == a ? b : a; }  // a NaN stays
 inline float larger(float a, float b) { return a > b || a != a ? a : b; }
 
+// The largest item, or the sum; rows are summed by themselves, lest large windows lose digits.
 template <class Number>
 inline Number fold(const Pooling& p, const float* plane, const Span& y, const Span& x) {
   Number sum = Number{} - (p.largest ? __builtin_inff() : 0.0f);
   for (int64_t row = y.first; row < y.last; ++row) {
     const float* from = plane + row * p.in.row + x.first * p.images;
+    Number line = p.largest ? sum : Number{};
     for (int64_t column = x.first; column < x.last; ++column, from += p.images) {
       Number item;
       __builtin_memcpy(&item, from, sizeof item);
-      sum = p.largest ? larger(sum, item) : sum + item;
+      line = p.largest ? larger(line, item) : line + item;
     }
+    sum = p.largest ? line : sum + line;
   }
   return sum;
 }

@@ -31,16 +31,22 @@ void window(const Windows& w, const float* in, float* out) {
   const int64_t n = w.height * w.width;
   const float share = 1.0f / static_cast<float>(n);
   each_window(w, [&](int64_t from, int64_t to) {
-    Floats sum = load<Floats>(in + from);
-    for (int64_t k = 1; k < n; ++k) {
-      const Floats value = load<Floats>(in + from + at(w, k));
-      if (w.largest) {
-        sum = wins(value, sum) ? value : sum;
-      } else {
-        sum += value;
+    if (w.largest) {
+      Floats best = load<Floats>(in + from);
+      for (int64_t k = 1; k < n; ++k) {
+        const Floats value = load<Floats>(in + from + at(w, k));
+        best = wins(value, best) ? value : best;
       }
+      store(out + to, best);
+      return;
     }
-    store(out + to, w.largest ? sum : sum * share);
+    Floats sum = {};
+    for (int64_t y = 0; y < w.height; ++y) {  // rows by themselves, lest large windows lose digits
+      Floats line = {};
+      for (int64_t x = 0; x < w.width; ++x) line += load<Floats>(in + from + at(w, y * w.width + x));
+      sum += line;
+    }
+    store(out + to, sum * share);
   });
 }
 
