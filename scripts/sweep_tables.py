@@ -34,7 +34,7 @@ def block(path: Path) -> str:
         f"{seeds} seeds, by the fraction of zeros:",
         markdown_table(accuracies, seeds=seeds),
         "What it cost: floating-point operations as a fraction of the dense network's, to infer "
-        "and to train, and the seconds of a run.",
+        f"and to train, and the {_time(rows)[1]} of a run.",
         cost_table(rows, file.axes),
         f"`{file.command}`: {machine(rows)}.",
         equal(rows),
@@ -47,14 +47,24 @@ def cost_table(rows: Rows, axes: Sequence[str]) -> str:
     """FLOPs at each sparsity and seconds over all of them, a line a method."""
     shares = [{**row, "share": _shares(row)} for row in rows]
     infer, train = (cells(shares, axes, of=f"share.{kind}") for kind in ("inference", "train"))
-    seconds = cells([{**row, "sparsity": {"target": 0}} for row in rows], axes, of="seconds.total")
+    field, unit = _time(rows)
+    seconds = cells([{**row, "sparsity": {"target": 0}} for row in rows], axes, of=field)
     columns = sorted({s for line in infer.values() for s in line if s})
     names = [f"{kind} {100 * s:g} %" for kind in ("infer", "train") for s in columns]
-    out = ["| method | " + " | ".join([*names, "seconds"]) + " |", "|---" * (len(names) + 2) + "|"]
+    out = ["| method | " + " | ".join([*names, unit]) + " |", "|---" * (len(names) + 2) + "|"]
     for name in infer:
         shown = [_share(line[name].get(s)) for line in (infer, train) for s in columns]
         out.append(f"| {name} | " + " | ".join([*shown, f"{seconds[name][0].mean:.1f}"]) + " |")
     return "\n".join(out)
+
+
+def _time(rows: Rows) -> tuple[str, str]:
+    """The field that says how long a run took, and its unit; processor time where all have it."""
+    known = all("processor" in row["seconds"] for row in rows)
+    on_cpu = all(row["device"].startswith("cpu") for row in rows)
+    if known and on_cpu:
+        return "seconds.processor", "CPU seconds"
+    return "seconds.total", "seconds"
 
 
 def machine(rows: Rows) -> str:

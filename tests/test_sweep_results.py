@@ -153,7 +153,7 @@ def test_the_page_is_written_from_the_saved_file_alone():
     assert accuracies == markdown_table(cells(swept.rows), seeds=2).splitlines()
     dense, static = [row for row in swept.rows if row["seed"] == 0]
     share = static["flops"]["inference_sparse"] / static["flops"]["inference_dense"]
-    assert costs[0] == "| method | infer 90 % | train 90 % | seconds |"
+    assert costs[0] == "| method | infer 90 % | train 90 % | CPU seconds |"
     assert costs[3].startswith(f"| static | {share:.3f} | {share:.3f} | ")
     assert "`sparsetrain sweep r.yaml`: 4 runs, " in text
     assert "`epochs` 2" in text and "82,944 prunable weights" in text

@@ -162,7 +162,7 @@ def test_the_record_has_every_promised_field(tmp_path):
     )
     assert set(promised.split()) <= set(record)
     assert set(record["sparsity"]) == {"target", "achieved", "per_layer"}
-    assert set(record["seconds"]) == {"train", "eval", "mask_updates", "total"}
+    assert set(record["seconds"]) == {"train", "eval", "mask_updates", "total", "processor"}
     flops = record["flops"]
     assert 0 < flops["inference_sparse"] < 0.5 * flops["inference_dense"]
     assert flops["train_dense"] == 3 * flops["inference_dense"] * 48 * 4

@@ -17,8 +17,8 @@ from torch import Tensor
 from .packed import Layout
 
 INT32 = 2**31 - 1
-FIRST_CACHE = 48 * 1024
-"""Bytes of input that are to stay in the first cache, most of it at least."""
+FIRST_CACHE = 24 * 1024
+"""Bytes of input that are to stay in the first cache, of 32 KiB or more, beside what is written."""
 WORTH = 14.0
 """Entries that a group must bring to each output to pay for storing its sums; best of 4 to 64."""
 

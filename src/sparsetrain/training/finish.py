@@ -38,7 +38,7 @@ def finish(
     """
     session, metrics = state.session, state.history
     session.plan.finalize()
-    with state.totals.timed("total"):
+    with state.totals.timed("total"), state.totals.timed("processor"):
         weights = weights_file(session.model)
         if session.place.world.writes:
             write_atomic(folder.weights, weights)

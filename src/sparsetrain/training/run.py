@@ -140,7 +140,7 @@ def _epochs(
         if state.step == 0:
             _trace(state, folder)
         while state.epoch < state.end:
-            with state.totals.timed("total"):
+            with state.totals.timed("total"), state.totals.timed("processor"):
                 line = run_epoch(state, reporter, after_step=saver.after_step, check=check)
                 if world.writes:
                     folder.append_metrics(line)

@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass
 class Totals:
-    """Times are seconds of wall clock; FLOPs count a multiply-add as two.
+    """Times are seconds of wall clock but for `processor`; FLOPs count a multiply-add as two.
 
     Attributes:
         steps: optimizer steps.
@@ -21,6 +21,8 @@ class Totals:
         mask_updates: deciding on masks, within the epochs (where it is part of `train`, too) and
             between them.
         total: from the start of the first epoch to the record, interruptions left out.
+        processor: of `total`, seconds of processor time, summed over the process's threads: what
+            the work costs however busy the machine is. On a GPU it says little.
         skipped_steps: steps not taken, because loss or gradient was NaN or infinite.
     """
 
@@ -30,13 +32,14 @@ class Totals:
     evaluate: float = 0.0
     mask_updates: float = 0.0
     total: float = 0.0
+    processor: float = 0.0
     skipped_steps: int = 0
     _open: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
         """Add the time spent inside to one of the attributes."""
-        self._open[part] = time.perf_counter()
+        self._open[part] = _clock(part)
         try:
             yield
         finally:
@@ -46,7 +49,7 @@ class Totals:
     def so_far(self, part: str) -> float:
         """Seconds spent on a part, a stretch that still goes on included."""
         started = self._open.get(part)
-        now = 0.0 if started is None else time.perf_counter() - started
+        now = 0.0 if started is None else _clock(part) - started
         return getattr(self, part) + now
 
     def seconds(self) -> dict[str, float]:
@@ -56,9 +59,14 @@ class Totals:
             "eval": self.evaluate,
             "mask_updates": self.mask_updates,
             "total": self.total,
+            "processor": self.processor,
         }
 
     def state_dict(self) -> dict[str, Any]:
         """Numbers by name; times up to now."""
         names = (f.name for f in fields(self) if f.init)
         return {name: self.so_far(name) for name in names}
+
+
+def _clock(part: str) -> float:
+    return time.process_time() if part == "processor" else time.perf_counter()
