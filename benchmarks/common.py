@@ -15,12 +15,22 @@ import sparsetrain as st
 
 
 def interleaved(
-    contenders: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 2
+    contenders: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warmup: int = 2,
+    before_each: int = 0,
 ) -> dict[str, list[float]]:
-    """Milliseconds of each contender in each round, in turn, after `warmup` untimed rounds."""
+    """Milliseconds of each contender in each round, in turn, after `warmup` untimed rounds.
+
+    Args:
+        before_each: untimed calls right before each timed one, for what the one before has left in
+            the caches.
+    """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for round_ in range(warmup + repeats):
         for name, run in contenders.items():
+            for _ in range(before_each):
+                run()
             start = time.perf_counter()
             run()
             if round_ >= warmup:

@@ -17,6 +17,7 @@ TOY = {
     "files": ["--smoke"],
     "gpu": ["--smoke"],
     "mask_update": ["--smoke"],
+    "own_choices": ["--smoke"],
     "regularizer": ["--repeats", "1"],
     "runtime": ["--smoke"],
     "sparse_conv": ["--smoke"],
@@ -56,3 +57,20 @@ def test_the_scaling_benchmark_runs_at_toy_size() -> None:
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("images/s") == 3
+
+
+def test_rows_of_a_record_replace_their_like_and_leave_the_others(tmp_path: Path) -> None:
+    sys.path.insert(0, str(FOLDER))
+    try:
+        import runtime_table as table
+    finally:
+        sys.path.remove(str(FOLDER))
+    path = tmp_path / "record.json"
+    key = {"network": "a", "batch": 1, "threads": 1}
+    old = [{**key, "sparsity": 0.9, "x": 1}, {**key, "sparsity": 0.95, "x": 2}]
+    path.write_text(json.dumps({"results": old}))
+    new = [{**key, "sparsity": 0.95, "x": 3}, {**key, "threads": 2, "sparsity": 0.5, "x": 4}]
+    assert [row["x"] for row in table.merged(path, new, table.KEY)] == [1, 3, 4]
+    assert table.gate("vgg19", 64, 1, 0.998) == 42
+    assert table.gate("vgg19", 64, 2, 0.998) is None
+    assert not table.met({"gate": 42, "speedup": 41.9})

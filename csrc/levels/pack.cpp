@@ -49,29 +49,47 @@ inline void transpose(Floats (&square)[kLanes]) {
 
 // A square of `n` neighbours in the tensor by at most kLanes images.
 struct Square {
-  int64_t tensor;         // floats before its first entry
-  int64_t to[kLanes];     // floats before each neighbour's images in the packed layout
-  int64_t n, images;      // missing images are zero
+  int64_t tensor;      // floats before its first entry
+  int64_t to[kLanes];  // floats before each neighbour's images in the packed layout
+  int64_t n, images;   // missing images are zero
 };
 
+inline bool is_whole(const Square& s) { return s.n == kLanes && s.images == kLanes; }
+
 inline void pack_square(const float* from, int64_t apart, float* packed, const Square& s) {
-  Floats square[kLanes] = {};
-  for (int i = 0; i < s.images; ++i) {
-    const float* const row = from + s.tensor + i * apart;
-    square[i] = s.n == kLanes ? load<Floats>(row) : load_part<Floats>(row, s.n);
+  const float* const first = from + s.tensor;
+  Floats square[kLanes];
+  if (is_whole(s)) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) square[i] = load<Floats>(first + i * apart);
+    transpose(square);
+#pragma GCC unroll 16
+    for (int j = 0; j < kLanes; ++j) store(packed + s.to[j], square[j]);
+    return;
+  }
+  for (int i = 0; i < kLanes; ++i) {
+    square[i] = i < s.images ? load_part<Floats>(first + i * apart, s.n) : Floats{};
   }
   transpose(square);
   for (int j = 0; j < s.n; ++j) store(packed + s.to[j], square[j]);
 }
 
 inline void unpack_square(const float* packed, float* tensor, int64_t apart, const Square& s) {
-  Floats square[kLanes] = {};
-  for (int j = 0; j < s.n; ++j) square[j] = load<Floats>(packed + s.to[j]);
-  transpose(square);
-  for (int i = 0; i < s.images; ++i) {
-    float* const row = tensor + s.tensor + i * apart;
-    s.n == kLanes ? store(row, square[i]) : store_part(row, square[i], s.n);
+  float* const first = tensor + s.tensor;
+  Floats square[kLanes];
+  if (is_whole(s)) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kLanes; ++j) square[j] = load<Floats>(packed + s.to[j]);
+    transpose(square);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) store(first + i * apart, square[i]);
+    return;
   }
+  for (int j = 0; j < kLanes; ++j) {
+    square[j] = j < s.n ? load<Floats>(packed + s.to[j]) : Floats{};
+  }
+  transpose(square);
+  for (int i = 0; i < s.images; ++i) store_part(first + i * apart, square[i], s.n);
 }
 
 struct Packed {
@@ -98,26 +116,81 @@ void clear_halo(const Planes& p, float* plane) {
   }
 }
 
-// The squares of pixels [first, first + n) of a row (or of the plane) of one channel, or of n
-// channels of one pixel, for all images of the block.
-template <class Function>
-inline void each_image(const Planes& p, int64_t channel, int64_t pixel, bool deep, int64_t n,
-                       const Function& function) {
-  const Packed size = packed_of(p);
-  Square square;
-  square.n = n;
-  const int64_t start = channel * p.channel + pixel / p.columns * p.row +
-                        pixel % p.columns * p.column;
-  for (int64_t image = 0; image < p.block; image += kLanes) {
-    for (int64_t j = 0; j < n; ++j) {
-      const int64_t c = deep ? channel + j : channel, at = deep ? pixel : pixel + j;
-      square.to[j] = c * size.plane + (p.halo + at / p.columns) * size.pitch +
-                     (p.halo + at % p.columns) * p.block + image;
+// Pixel after pixel of a plane: floats before each in the packed plane. It counts, as a division a
+// pixel takes longer than moving it.
+class Walk {
+ public:
+  Walk(const Planes& p, int64_t plane)
+      : columns_(p.columns), block_(p.block), gap_(2 * p.halo * p.block),
+        at_(plane + p.halo * (packed_of(p).pitch + p.block)) {}
+
+  int64_t next() {
+    const int64_t here = at_;
+    at_ += block_;
+    if (++column_ == columns_) {
+      column_ = 0;
+      at_ += gap_;
     }
+    return here;
+  }
+
+ private:
+  const int64_t columns_, block_, gap_;
+  int64_t at_, column_ = 0;
+};
+
+// Calls `function(square)` for the images of a block; the square's first image is the first.
+template <class Function>
+inline void each_image(const Planes& p, Square square, const Function& function) {
+  for (int64_t image = 0; image < p.block; image += kLanes) {
     const int64_t left = p.images - image;
-    square.tensor = start + image * p.image;
     square.images = left < 0 ? 0 : left < kLanes ? left : kLanes;
     function(square);
+    square.tensor += kLanes * p.image;
+    for (int64_t& to : square.to) to += kLanes;
+  }
+}
+
+inline int64_t at_most(int64_t n, int64_t most) { return n < most ? n : most; }
+
+// Squares of channels that are neighbours in the tensor, at each pixel.
+template <class Function>
+inline void each_deep_square(const Planes& p, int64_t first, int64_t last,
+                             const Function& function) {
+  const int64_t plane = packed_of(p).plane;
+  Walk walk(p, 0);
+  Square square = {};
+  for (int64_t y = 0; y < p.rows; ++y) {
+    for (int64_t x = 0; x < p.columns; ++x) {
+      const int64_t at = walk.next();
+      for (int64_t c = first; c < last; c += kLanes) {
+        square.n = at_most(last - c, kLanes);
+        square.tensor = c + y * p.row + x * p.column;
+        for (int64_t j = 0; j < square.n; ++j) square.to[j] = at + (c + j) * plane;
+        each_image(p, square, function);
+      }
+    }
+  }
+}
+
+// Squares of pixels that are neighbours in the tensor: along the whole plane or a row, or alone.
+template <class Function>
+inline void each_flat_square(const Planes& p, int64_t first, int64_t last,
+                             const Function& function) {
+  const bool whole = p.column == 1 && p.row == p.columns;
+  const int64_t runs = whole ? 1 : p.rows, length = whole ? p.rows * p.columns : p.columns;
+  const int64_t wide = p.column == 1 ? kLanes : 1;
+  Square square = {};
+  for (int64_t c = first; c < last; ++c) {
+    Walk walk(p, c * packed_of(p).plane);
+    for (int64_t run = 0; run < runs; ++run) {
+      for (int64_t x = 0; x < length; x += wide) {
+        square.n = at_most(length - x, wide);
+        square.tensor = c * p.channel + run * p.row + x * p.column;
+        for (int64_t j = 0; j < square.n; ++j) square.to[j] = walk.next();
+        each_image(p, square, function);
+      }
+    }
   }
 }
 
@@ -125,23 +198,10 @@ inline void each_image(const Planes& p, int64_t channel, int64_t pixel, bool dee
 // plane or a row, or along the channels where those are closer.
 template <class Function>
 inline void each_square(const Planes& p, int64_t first, int64_t last, const Function& function) {
-  const int64_t pixels = p.rows * p.columns;
   if (p.channel == 1 && (p.column != 1 || p.columns == 1)) {
-    for (int64_t at = 0; at < pixels; ++at) {
-      for (int64_t c = first; c < last; c += kLanes) {
-        each_image(p, c, at, true, last - c < kLanes ? last - c : kLanes, function);
-      }
-    }
-    return;
-  }
-  const int64_t wide = p.column == 1 ? kLanes : 1;
-  const int64_t run = p.column == 1 && p.row == p.columns ? pixels : p.columns;
-  for (int64_t c = first; c < last; ++c) {
-    for (int64_t start = 0; start < pixels; start += run) {
-      for (int64_t x = 0; x < run; x += wide) {
-        each_image(p, c, start + x, false, run - x < wide ? run - x : wide, function);
-      }
-    }
+    each_deep_square(p, first, last, function);
+  } else {
+    each_flat_square(p, first, last, function);
   }
 }
 

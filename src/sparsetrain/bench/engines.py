@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 import importlib
 import io
-from collections.abc import Callable, Mapping
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-Run: TypeAlias = Callable[[], object]
+Run: TypeAlias = Callable[[], Tensor]
 
 
 def dense_engines(
@@ -65,14 +69,31 @@ def _inductor(model: nn.Module, images: Tensor) -> Run:
 def _onnxruntime(model: nn.Module, images: Tensor) -> Run:
     runtime: Any = importlib.import_module("onnxruntime")
     file = io.BytesIO()
-    exported = torch.onnx.export(model, (images,), dynamo=True, verbose=False)
+    with _silent_export():
+        exported = torch.onnx.export(model, (images,), dynamo=True, verbose=False)
     assert exported is not None
     file.write(exported.model_proto.SerializeToString())
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+    # Threads that wait in a loop would take the cores from the engine that runs next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = runtime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
     given = {session.get_inputs()[0].name: images.numpy()}
-    return lambda: session.run(None, given)
+    return lambda: torch.from_numpy(session.run(None, given)[0])
+
+
+@contextmanager
+def _silent_export() -> Iterator[None]:
+    """Without the exporter's own words on packages that this network does not need."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 def _openvino(model: nn.Module, images: Tensor) -> Run:
@@ -83,6 +104,11 @@ def _openvino(model: nn.Module, images: Tensor) -> Run:
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
-    compiled = openvino.Core().compile_model(converted, "CPU", settings)
-    array = images.numpy()
-    return lambda: compiled([array])
+    request = openvino.Core().compile_model(converted, "CPU", settings).create_infer_request()
+    given = [images.numpy()]
+    return lambda: torch.from_numpy(request.infer(given, share_inputs=True)[0])
+
+
+def versions() -> dict[str, str]:
+    """Versions of the engines that are installed beside PyTorch, by name."""
+    return {name: version(name) for name in ("onnxruntime", "openvino") if find_spec(name)}

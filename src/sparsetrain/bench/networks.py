@@ -97,3 +97,14 @@ def sparsity_of(model: nn.Module) -> float:
     weights = list(select(model).values())
     total = sum(weight.numel() for weight in weights)
     return 1 - sum(int(weight.count_nonzero()) for weight in weights) / max(1, total)
+
+
+def deviation(found: Tensor, expected: Tensor) -> float:
+    """The largest difference of two outputs, relative to the largest entry of what is expected.
+
+    NaN where either has one; infinite where the shapes differ.
+    """
+    if found.shape != expected.shape:
+        return float("inf")
+    scale = max(expected.abs().max().item(), 1e-30) if expected.numel() else 1.0
+    return ((found - expected).abs().max() / scale).item() if expected.numel() else 0.0

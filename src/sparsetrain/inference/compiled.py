@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,15 @@ from torch.utils import _pytree as pytree
 
 from .choice import Choice, Chosen
 from .explain import Explanation, explanation
-from .graph import filled, refs
+from .graph import Ref, filled, refs
 from .prepared import Prepared, bound, is_batched
 from .runner import Runner
+from .units import Conv
+
+Kernel: TypeAlias = Literal["sparse", "dense"]
+"""Ours on packed activations, or torch's."""
+_REMEMBERED = 64
+"""Shapes of inputs that are not checked again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +67,14 @@ class CompiledNetwork:
         self.switch = switch
         self.choice: Choice = choice
         self._constants, self._kept = constants, kept
+        self._names = _positional(prepared)
+        self._dtypes = [v.dtype if isinstance(v, Tensor) else None for v in prepared.example]
+        alias = prepared.network.alias
+        self._results = [(name, alias.get(name, name)) for name in refs(prepared.graph.outputs)]
+        lone = len(self._results) == 1 and isinstance(prepared.graph.outputs[0], Ref)
+        self._plain = lone and prepared.graph.out_spec == pytree.tree_structure(0)
+        # By the shapes of checked inputs; filled by any thread, and a lost entry costs a check.
+        self._seen: dict[tuple[torch.Size, ...], Version] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model's results.
@@ -68,17 +82,32 @@ class CompiledNetwork:
         Raises:
             ValueError: tensors of another shape, type or device than the example's.
         """
-        values = self._checked(args, kwargs)
-        with torch.no_grad():
-            self._version(self._rows(values)).runner(values)
-        graph, alias = self.prepared.graph, self.prepared.network.alias
-        found = {
-            name: values[real]
-            if (real := alias.get(name, name)) in values
-            else self._constants[real]
-            for name in refs(graph.outputs)
-        }
-        return pytree.tree_unflatten(list(filled(graph.outputs, found)), graph.out_spec)
+        known = None if kwargs else self._known(args)
+        if known is None:
+            values = self._checked(args, kwargs)
+            version = self._version(self._rows(values))
+            self._remember(args, kwargs, version)
+        else:
+            values, version = known
+        if version.runner.torch_free:
+            version.runner(values)
+        else:
+            with torch.no_grad():
+                version.runner(values)
+        return self._outputs(values)
+
+    def kernels(self, batch: int | None = None) -> tuple[tuple[str, Kernel], ...]:
+        """Which kernels each convolution and linear layer runs with, in order, by name.
+
+        Args:
+            batch: images of a call; None is as many as the example had.
+
+        Raises:
+            ValueError: batch below 1, or another one than the example's where that is fixed.
+        """
+        packed = self._version(self._checked_rows(batch)).runner.packed
+        units = [unit for unit in self.prepared.network.units if isinstance(unit.op, Conv)]
+        return tuple((u.name, "sparse" if u.output in packed else "dense") for u in units)
 
     def explain(self, batch: int | None = None) -> Explanation:
         """Run the example and say where the time goes.
@@ -92,12 +121,7 @@ class CompiledNetwork:
         Raises:
             ValueError: batch below 1, or another one than the example's where that is fixed.
         """
-        rows = self.prepared.rows() if batch is None else batch
-        if rows < 1 or (not self.prepared.graph.batch and rows != self.prepared.rows()):
-            raise ValueError(
-                f"batch must be at least 1{self._only()}, got {batch}. "
-                "Leave it out for the example's."
-            )
+        rows = self._checked_rows(batch)
         version = self._version(rows)
         with torch.no_grad():
             return explanation(
@@ -123,6 +147,44 @@ class CompiledNetwork:
         from .compile import recompiled
 
         return recompiled(self, model, masks)
+
+    def _checked_rows(self, batch: int | None) -> int:
+        rows = self.prepared.rows() if batch is None else batch
+        if rows < 1 or (not self.prepared.graph.batch and rows != self.prepared.rows()):
+            raise ValueError(
+                f"batch must be at least 1{self._only()}, got {batch}. "
+                "Leave it out for the example's."
+            )
+        return rows
+
+    def _known(self, args: tuple[Any, ...]) -> tuple[dict[str, Any], Version] | None:
+        """The inputs by name, and what runs them, if tensors like these were checked before."""
+        if len(args) != len(self._names):
+            return None
+        for given, dtype in zip(args, self._dtypes, strict=True):
+            if type(given) is not Tensor or given.dtype is not dtype or given.requires_grad:
+                return None
+            if not given.is_cpu or given.layout is not torch.strided:
+                return None
+        version = self._seen.get(tuple([given.shape for given in args]))
+        return None if version is None else (dict(zip(self._names, args, strict=True)), version)
+
+    def _remember(self, args: tuple[Any, ...], kwargs: dict[str, Any], version: Version) -> None:
+        if not kwargs and self._names and len(args) == len(self._names):
+            if len(self._seen) >= _REMEMBERED:
+                self._seen.clear()
+            self._seen[tuple([given.shape for given in args])] = version
+
+    def _outputs(self, values: Mapping[str, Any]) -> Any:
+        """The results in the model's own structure."""
+        found = {
+            name: values[real] if real in values else self._constants[real]
+            for name, real in self._results
+        }
+        if self._plain:
+            return found[self._results[0][0]]
+        graph = self.prepared.graph
+        return pytree.tree_unflatten(list(filled(graph.outputs, found)), graph.out_spec)
 
     def _version(self, rows: int) -> Version:
         version = self.many if rows >= self.switch else self.few
@@ -186,3 +248,10 @@ class CompiledNetwork:
 def _alike(given: Tensor, example: Tensor) -> bool:
     strided = given.device.type == "cpu" and given.layout is torch.strided
     return strided and given.dtype is example.dtype
+
+
+def _positional(prepared: Prepared) -> tuple[str, ...]:
+    """Names of the inputs where all are tensors that are given one by one; else none."""
+    names = tuple(name for name in prepared.graph.inputs if name is not None)
+    plain = pytree.tree_structure(((0,) * len(names), {})) == prepared.graph.in_spec
+    return names if plain and len(names) == len(prepared.graph.inputs) else ()

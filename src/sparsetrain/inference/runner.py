@@ -49,11 +49,13 @@ class Runner:
         sections: in order.
         packed: outputs of the units that packed programs run.
         block: images side by side in them.
+        torch_free: whether packed programs run everything, so that autograd sees nothing.
     """
 
     sections: tuple[Section, ...]
     packed: frozenset[str]
     block: int
+    torch_free: bool
 
     def __call__(self, values: dict[str, Any]) -> dict[str, Any]:
         """Run all sections.
@@ -132,7 +134,8 @@ def make_runner(
         else _torch_section(part, steps.step(part), last)
         for part in parts
     ]
-    return Runner(tuple(sections), chosen, block)
+    alone = all(isinstance(part, Stretch) for part in parts)
+    return Runner(tuple(sections), chosen, block, alone)
 
 
 def _worth_packing(network: Network, packed: frozenset[str]) -> frozenset[str]:

@@ -258,6 +258,11 @@ def run(name: OfOneRow, row: Sequence[int]) -> None:
     _call(name, ctypes.addressof(table))
 
 
+def call(name: OfOneRow, address: int) -> None:
+    """Call a function of one structure, which lies at an address."""
+    _call(name, address)
+
+
 def _call(name: str, *arguments: object) -> None:
     found = library()
     assert found is not None, "callers ask `takes` first"

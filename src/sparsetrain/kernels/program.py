@@ -105,6 +105,8 @@ class Executor:
         self.program = program
         built = native.library() is not None
         self._compiled = program_native.Compiled(program) if built else None
+        inputs = (program.buffers[index] for index in program.inputs)
+        self._sizes = [(layout.channels, layout.height, layout.width) for layout in inputs]
 
     def __reduce__(self) -> tuple[type[Executor], tuple[Program]]:
         """Copies and unpickled ones are made from the program."""
@@ -144,17 +146,16 @@ class Executor:
 
     def _images(self, tensors: tuple[Tensor, ...]) -> list[Tensor]:
         """The tensors as four-dimensional ones, checked."""
-        inputs = [self.program.buffers[index] for index in self.program.inputs]
-        if len(tensors) != len(inputs):
-            raise ValueError(f"the program takes {len(inputs)} tensors, got {len(tensors)}.")
+        if len(tensors) != len(self._sizes):
+            raise ValueError(f"the program takes {len(self._sizes)} tensors, got {len(tensors)}.")
         batch = tensors[0].shape[0] if tensors[0].dim() else 0
         images = []
-        for number, (tensor, layout) in enumerate(zip(tensors, inputs, strict=True)):
-            wanted = (batch, layout.channels, layout.height, layout.width)
-            flat = tensor.dim() == 2 and (layout.height, layout.width) == (1, 1)
-            whole = tensor.detach()[:, :, None, None] if flat else tensor.detach()
-            good = tensor.dtype is torch.float32 and tensor.device.type == "cpu"
-            if not good or whole.shape != wanted:
+        for number, (tensor, size) in enumerate(zip(tensors, self._sizes, strict=True)):
+            whole = tensor.detach() if tensor.requires_grad else tensor
+            if tensor.dim() == 2 and size[1:] == (1, 1):
+                whole = whole[:, :, None, None]
+            wanted = (batch, *size)
+            if tensor.dtype is not torch.float32 or not tensor.is_cpu or whole.shape != wanted:
                 raise ValueError(
                     f"tensor {number} must be float32 of shape {wanted} on the CPU, got "
                     f"{tensor.dtype} of {tuple(tensor.shape)} on {tensor.device}."

@@ -18,6 +18,8 @@ from .program_steps import Add, Affine, Conv, Flatten, Pool, Step
 if TYPE_CHECKING:
     from .program import Program
 
+_RUN, _PORT = 4, 5
+"""Fields of `ProgramRun` and of `PortTensor`."""
 _KINDS = {Conv: 0, Pool: 1, Add: 2, Affine: 2, Flatten: 3}
 
 
@@ -38,6 +40,9 @@ class Compiled:
         out = ctypes.addressof(made)
         native.run("st_program_make", [table, len(steps), *rows, ends, *counts, *rings, out])
         self._handle = made.value
+        layouts = [program.buffers[index] for index in program.outputs]
+        self._sizes = [(x.channels, x.height, x.width) for x in layouts]
+        self._row = ctypes.c_int64 * (_RUN + _PORT * len(ports))
         weakref.finalize(self, _free, self._handle, self._kept)
 
     def run(self, images: Sequence[Tensor], seconds: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -47,13 +52,19 @@ class Compiled:
             images: float32 [batch, channels, height, width], one for each input.
             seconds: float64 [inputs + steps + outputs], to which each stage's time is added.
         """
-        batch, program = images[0].shape[0], self._program
-        layouts = (program.buffers[index] for index in program.outputs)
-        outputs = [torch.empty(batch, x.channels, x.height, x.width) for x in layouts]
-        rows = [(tensor.data_ptr(), *tensor.stride()) for tensor in (*images, *outputs)]
-        kept = _Kept()
+        batch = images[0].shape[0]
+        outputs = [torch.empty(batch, *size) for size in self._sizes]
+        row = self._row()  # `ProgramRun`, and behind it the tensors that it points to
+        start = ctypes.addressof(row)
         times = 0 if seconds is None else seconds.data_ptr()
-        native.run("st_program_run", [self._handle, batch, kept.table(rows), times])
+        fields = [self._handle, batch, start + 8 * _RUN, times]
+        for tensor in images:
+            fields += (tensor.data_ptr(), *tensor.stride())
+        for tensor, (channels, height, width) in zip(outputs, self._sizes, strict=True):
+            area = height * width
+            fields += (tensor.data_ptr(), channels * area, area, width, 1)
+        row[:] = fields
+        native.call("st_program_run", start)
         return tuple(outputs)
 
 
