@@ -54,7 +54,9 @@ def of_run(path: Path, batch: int) -> Subject:
         raise BadInput(f"cannot rebuild the network of {path}: {error}") from error
     first = next(iter(test_loader(dataset, where).batches(0)))[0].float().contiguous()
     images = first[torch.arange(batch) % len(first)]
-    return Subject(str(path), "trained", model.float().eval(), images)
+    # A run that computed in channels-last has its weights so.
+    model = model.float().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return Subject(str(path), "trained", model.eval(), images)
 
 
 def of_name(name: str, sparsity: float, *, batch: int, image_size: int, width: int) -> Subject:
@@ -88,8 +90,9 @@ def prune_at_random_(model: nn.Module, sparsity: float) -> None:
     with torch.no_grad():
         for name, weight in chosen.items():
             weight.normal_(std=(2 / max(1, weight[0].numel())) ** 0.5)
-            dropped = torch.randperm(weight.numel())[counts[name] :]
-            weight.view(-1)[dropped] = 0.0
+            kept = torch.zeros(weight.numel(), dtype=torch.bool)
+            kept[torch.randperm(weight.numel())[: counts[name]]] = True
+            weight.masked_fill_(~kept.view(weight.shape), 0.0)
 
 
 def sparsity_of(model: nn.Module) -> float:
