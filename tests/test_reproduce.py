@@ -66,7 +66,7 @@ def test_the_full_scale_is_the_source_s():
     assert (config.options.dense_epochs, config.options.finetune_epochs) == (60, 160)
     assert (config.sparse.compat, config.data.validation) == ("paper", 0.0)
     # GraNet trains on 45,000 images of CIFAR-10 and on all of CIFAR-100, three seeds each.
-    for cell in plan(table("granet-cifar"), "full"):
+    for cell in plan(table("granet"), "full"):
         assert len(cell.runs) == 3
         share = cell.runs[0].config.data.validation
         assert share == (0.1 if cell.problem.endswith("CIFAR-10") else 0.0)
@@ -97,7 +97,7 @@ def test_the_difference_at_a_smaller_scale_is_that_of_what_sparsity_costs():
 
 
 def test_some_of_the_seeds_are_part_of_a_cell():
-    cells = plan(table("granet-cifar"), "full")[:1]
+    cells = plan(table("granet"), "full")[:1]
     keys = [run.key for run in cells[0].runs]
     rows = {key: {"test_accuracy": 0.9} for key in keys}
     assert outcomes(cells, rows, set(), "full")[0].state == "run"
@@ -140,7 +140,7 @@ def test_tables_share_their_runs(capsys):
 
 
 def test_granet_s_table_runs(capsys):
-    assert cli.main(["reproduce", "granet-cifar", "--epochs", "4"]) == 0
+    assert cli.main(["reproduce", "granet", "--epochs", "4"]) == 0
     assert "25 cells: 25 run." in capsys.readouterr().out
 
 
