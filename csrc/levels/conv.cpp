@@ -43,14 +43,17 @@ void tile(const Conv& conv, const Place& at) {
       const int64_t from = starts[taps.first], n = starts[taps.last] - from;
       if (n == 0 && !opens && !closes) continue;
       float* const out = p.out + output * c.out_plane;
-      Tile<R, N> sums;
+      // Each group from zero: one long chain of sums would round two to three times as much.
+      Tile<R, N> sums = {};
+      add_products<R, N, In>(sums, p.in, c.in_row, p.in_step, c.offsets + from, c.values + from,
+                               n);
       if (!opens) {
         sums.each([&](Floats& sum, int r, int i) __attribute__((always_inline)) {
-          sum = load<Floats>(out + r * c.out_row + i * step);
+          sum += load<Floats>(out + r * c.out_row + i * step);
         });
       } else {
         const Floats bias = spread(c.bias ? c.bias[output] : 0.0f);
-        sums.each([&](Floats& sum, int, int) __attribute__((always_inline)) { sum = bias; });
+        sums.each([&](Floats& sum, int, int) __attribute__((always_inline)) { sum += bias; });
         if (p.residual) {
           const float* const more = p.residual + output * c.out_plane;
           sums.each([&](Floats& sum, int r, int i) __attribute__((always_inline)) {
@@ -58,8 +61,6 @@ void tile(const Conv& conv, const Place& at) {
           });
         }
       }
-      add_products<R, N, In>(sums, p.in, c.in_row, p.in_step, c.offsets + from, c.values + from,
-                               n);
       if (closes) {
         sums.each([](Floats& sum, int, int) __attribute__((always_inline)) {
           sum = positive(sum);
