@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -15,8 +15,8 @@ from ..kernels import native
 from ..phases import PhaseDriver
 from ..sparsifier import Sparsifier
 from .choice import Choices, Mode
-from .layers import Layer
-from .network import BLOCK, Network
+from .layers import Layer, is_gapless
+from .network import Network
 
 
 class SparseCompute:
@@ -83,7 +83,9 @@ class SparseCompute:
         return plain and built and engine.sparsity > 0 and not engine.needs_dense_gradients
 
     def __enter__(self) -> SparseCompute:
-        entry = _Entry(self._current()) if self.runs_sparse else None
+        # Where the context itself is compiled the network runs dense: choices need real weights.
+        apart = torch.compiler.is_compiling()
+        entry = _Entry(self._current()) if not apart and self.runs_sparse else None
         self._entries.append(entry)
         if entry is not None:
             entry.__enter__()
@@ -110,7 +112,7 @@ class SparseCompute:
         weights = engine.weights
         if network is None or engine is not self._owner or not network.holds(weights.values()):
             layers = [
-                Layer(name, weight, engine.masks[name], BLOCK)
+                Layer(name, weight, engine.masks[name])
                 for name, weight in weights.items()
                 if weight.dim() in (2, 4)
             ]
@@ -124,7 +126,7 @@ class _Entry(TorchFunctionMode):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self._network = network
+        self._network, self._traced = network, network.traced
 
     def __torch_function__(
         self,
@@ -133,7 +135,9 @@ class _Entry(TorchFunctionMode):
         args: Any = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if (func is F.conv2d or func is F.linear) and not torch.compiler.is_compiling():
+        if func is F.conv2d or func is F.linear:
+            if torch.compiler.is_compiling():
+                return self._traced.run(func, args, kwargs or {})
             return self._network.run(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
 
@@ -141,9 +145,4 @@ class _Entry(TorchFunctionMode):
 def _is_plain(weight: nn.Parameter) -> bool:
     """An ordinary parameter in memory without gaps, such as the kernels read."""
     plain = type(weight) is nn.Parameter and weight.device.type == "cpu"
-    return plain and weight.dtype is torch.float32 and _is_gapless(weight)
-
-
-def _is_gapless(weight: Tensor) -> bool:
-    last = weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
-    return last or weight.is_contiguous()
+    return plain and weight.dtype is torch.float32 and is_gapless(weight)

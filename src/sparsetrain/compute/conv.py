@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from ..kernels import sparse_conv
 from .buffers import Buffers
-from .layers import Layer, Planned
+from .layers import Layer, Planned, gather, scatter
 
 
 class Consumers:
@@ -40,7 +40,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, job: Job) -> Tensor:
         plan = job.planned.plan
-        values = job.layer.gather(job.planned)
+        values = gather(weight, job.planned)
         out = job.buffers.framed(plan.target, job.batch)
         sparse_conv.forward(plan, images, values, bias=bias, out=out)
         ctx.job = job
@@ -51,7 +51,7 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         job: Job = ctx.job
-        images, values, _ = ctx.saved_tensors
+        images, values, weight = ctx.saved_tensors
         plan, (wants_images, wants_weight, wants_bias, _) = job.planned.plan, ctx.needs_input_grad
         grad = grad.contiguous()
         found: list[Tensor | None] = [None, None, None, None]
@@ -60,7 +60,7 @@ class _Convolution(torch.autograd.Function):
             sparse_conv.input_grad(plan, grad, values, found[0])
         if wants_weight:
             entries = sparse_conv.weight_grad(plan, images, grad)
-            found[1] = job.layer.scatter(job.planned, entries)
+            found[1] = scatter(weight, job.planned, entries)
         if wants_bias:
             found[2] = _bias_grad(grad, job)
         return tuple(found)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..kernels.conv_plan import ConvPlan, Geometry, plan
+
+BLOCK = 16
+"""Images side by side in the packed layout of training."""
 
 
 class Use(NamedTuple):
@@ -31,21 +35,18 @@ class Planned(NamedTuple):
     where: Tensor
 
 
-class Layer:
-    """One masked weight. Plans last until its mask changes.
+class Plans:
+    """The plans of a mask, made when they are needed; they last until it changes.
 
     Args:
-        name: of the parameter.
-        weight: [outputs, inputs] or [outputs, channels, rows, columns], of any strides without
-            gaps.
-        mask: bool of its shape; changed in place.
+        mask: bool [outputs, inputs] or [outputs, channels, rows, columns]; changed in place.
+        strides: of weights under this mask, which have no gaps.
     """
 
-    def __init__(self, name: str, weight: nn.Parameter, mask: Tensor, block: int) -> None:
-        self.name, self.weight, self.mask = name, weight, mask
-        self._block, self._version = block, -1
-        self._plans: dict[Use, Planned] = {}
-        self._density, self._strides = 1.0, weight.stride()
+    def __init__(self, mask: Tensor, strides: Sequence[int]) -> None:
+        self.mask, self.strides = mask, tuple(strides)
+        self._version, self._density = -1, 1.0
+        self._made: dict[Use, Planned] = {}
 
     @property
     def density(self) -> float:
@@ -53,34 +54,20 @@ class Layer:
         self._follow_mask()
         return self._density
 
-    def is_at(self, weight: nn.Parameter) -> bool:
-        """Whether this is its weight, and in the order of memory that plans were made for."""
-        return weight is self.weight and weight.stride() == self._strides
-
     def planned(self, use: Use) -> Planned:
-        """The plan for a use, made at its first.
+        """The plan for a use.
 
         Raises:
             ValueError: too large a layer; see `kernels.conv_plan.plan`.
         """
         self._follow_mask()
-        if use not in self._plans:
-            self._plans[use] = self._make(use)
-        return self._plans[use]
-
-    def gather(self, planned: Planned) -> Tensor:
-        """The kept weights in the plan's order, float32 [kept]."""
-        return _flat(self.weight.detach()).index_select(0, planned.where)
-
-    def scatter(self, planned: Planned, values: Tensor) -> Tensor:
-        """A tensor like the weight: these at the kept places, zeros elsewhere."""
-        dense = torch.zeros_like(self.weight, requires_grad=False)
-        _flat(dense).index_copy_(0, planned.where, values)
-        return dense
+        if use not in self._made:
+            self._made[use] = self._make(use)
+        return self._made[use]
 
     def _follow_mask(self) -> None:
         if self._version != self.mask._version:
-            self._plans.clear()
+            self._made.clear()
             self._version = self.mask._version
             self._density = int(self.mask.sum()) / max(1, self.mask.numel())
 
@@ -89,16 +76,61 @@ class Layer:
         made = plan(
             mask,
             use.geometry,
-            block=self._block,
+            block=BLOCK,
             source_halo=use.source_halo,
             target_halo=use.target_halo,
         )
         where, rest = torch.zeros_like(made.entries.where), made.entries.where
-        for size, stride in reversed(
-            list(zip(self.weight.shape, self.weight.stride(), strict=True))
-        ):
+        for size, stride in reversed(list(zip(self.mask.shape, self.strides, strict=True))):
             where, rest = where + rest % size * stride, rest // size
         return Planned(made, where)
+
+
+class Layer:
+    """One masked weight.
+
+    Args:
+        name: of the parameter.
+        weight: [outputs, inputs] or [outputs, channels, rows, columns], of any strides without
+            gaps.
+        mask: bool of its shape; changed in place.
+    """
+
+    def __init__(self, name: str, weight: nn.Parameter, mask: Tensor) -> None:
+        self.name, self.weight = name, weight
+        self.plans = Plans(mask, weight.stride())
+
+    @property
+    def density(self) -> float:
+        """The fraction of weights kept."""
+        return self.plans.density
+
+    def is_at(self, weight: nn.Parameter) -> bool:
+        """Whether this is its weight, and in the order of memory that plans were made for."""
+        return weight is self.weight and weight.stride() == self.plans.strides
+
+
+def gather(weight: Tensor, planned: Planned) -> Tensor:
+    """The kept weights in the plan's order, float32 [kept]."""
+    return _flat(weight.detach()).index_select(0, planned.where)
+
+
+def scatter(weight: Tensor, planned: Planned, values: Tensor) -> Tensor:
+    """A tensor like the weight: these at the kept places, zeros elsewhere."""
+    dense = torch.zeros_like(weight, requires_grad=False)
+    _flat(dense).index_copy_(0, planned.where, values)
+    return dense
+
+
+def is_gapless(weight: Tensor) -> bool:
+    """Whether all its memory from the first to the last entry is its own, in a usual order."""
+    last = weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+    return last or weight.is_contiguous()
+
+
+def pixel(weight: Tensor) -> Geometry:
+    """A linear layer's geometry: a 1x1 convolution of single pixels."""
+    return Geometry(weight.shape[1], weight.shape[0], (1, 1), 1, (0, 0), 1, 1)
 
 
 def _flat(weight: Tensor) -> Tensor:

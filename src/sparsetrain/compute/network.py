@@ -16,10 +16,9 @@ from . import conv, pool
 from .buffers import Buffers
 from .choice import Choices
 from .functions import FUNCTIONS, METADATA
-from .layers import Layer, Use
+from .layers import BLOCK, Layer, Use, pixel
+from .traced import Traced
 from .value import PackedTensor, Value, dense_call
-
-BLOCK = 16
 
 
 class Network:
@@ -34,6 +33,7 @@ class Network:
         self.layers = {id(layer.weight): layer for layer in layers}
         self.buffers = Buffers()
         self._choices = choices
+        self.traced = Traced(self.layers, choices)
         self._halo = 1
 
     def run(self, func: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Any:
@@ -77,8 +77,7 @@ class Network:
         if layer is None:
             return NotImplemented
         flat = geometry is None
-        pixel = (weight.shape[1], weight.shape[0], (1, 1), 1, (0, 0), 1, 1)
-        g = Geometry(*pixel) if geometry is None else geometry
+        g = pixel(weight) if geometry is None else geometry
         if self._choices(layer, g, first=not images.requires_grad) == "dense":
             return NotImplemented if flat else self._between(images, weight, bias, g)
         value = self._entry(images, g)
@@ -87,7 +86,7 @@ class Network:
             value = value.with_halo(g.halo)
         target = Layout(g.outputs, g.out_height, g.out_width, 0, BLOCK)
         halo = max(self.new_halo(target), g.grad_halo)
-        planned = layer.planned(Use(g, value.layout.halo, halo))
+        planned = layer.plans.planned(Use(g, value.layout.halo, halo))
         job = conv.Job(layer, planned, value.batch, self.buffers, conv.Consumers())
         made = conv.convolve(value.take(), bias, job)
         result = Value(made, batch=value.batch, layout=planned.plan.target, buffers=self.buffers)
