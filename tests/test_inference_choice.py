@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import sparsetrain as st
 from sparsetrain.inference import cache, choice
+from sparsetrain.inference import model as cost_model
 from sparsetrain.inference.choice import Chosen
 from sparsetrain.inference.cut import Costs, cheapest
 from sparsetrain.inference.prepared import prepare
@@ -71,7 +72,10 @@ def test_the_cut_is_the_cheapest_of_all_choices(name: str) -> None:
             for k in range(len(able) + 1)
             for some in itertools.combinations(able, k)
         )
-        least = min(total(network, costs, one) for one in choices)
+        sums = {one: total(network, costs, one) for one in choices}
+        for one, seconds in sums.items():
+            assert cost_model.total(network, costs, one) == pytest.approx(seconds)
+        least = min(sums.values())
         assert total(network, costs, cheapest(network, costs)) == pytest.approx(least)
 
 

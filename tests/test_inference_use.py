@@ -68,6 +68,22 @@ def test_updated_takes_new_weights_and_masks() -> None:
     assert_same(compiled, model, images(9))
 
 
+def test_updated_chooses_kernels_anew_if_told_to() -> None:
+    dense, sparse = (trained_looking_(small(0), sparsity=s) for s in (0.0, 0.97))
+    compiled = st.compile_sparse(dense, images(9), choice="dense")
+    assert compiled.updated(sparse).choice == "dense"
+    anew, alone = (
+        compiled.updated(sparse, choice="sparse"),
+        st.compile_sparse(sparse, images(9), choice="sparse"),
+    )
+    for one, other in ((anew.few, alone.few), (anew.many, alone.many)):
+        assert one is not None and other is not None
+        assert one.runner.packed == other.runner.packed != frozenset()
+    assert_same(anew, sparse, images(9))
+    with pytest.raises(ValueError, match="choice must be one of"):
+        compiled.updated(sparse, choice="fastest")  # type: ignore[arg-type]
+
+
 def test_masks_count_as_zeros_and_the_model_keeps_its_weights() -> None:
     model = trained_looking_(Shared(), sparsity=0.0)
     masks = {n: torch.rand_like(p) < 0.4 for n, p in model.named_parameters() if p.dim() > 1}

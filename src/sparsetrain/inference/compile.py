@@ -75,6 +75,14 @@ def recompiled(
     return _network(prepared, values, again(before.few), again(before.many), before.choice)
 
 
+def chosen_anew(
+    before: CompiledNetwork, model: nn.Module, masks: Mapping[str, Tensor] | None, choice: Choice
+) -> CompiledNetwork:
+    """The same network with the weights that a model has now, by kernels chosen for them."""
+    prepared = before.prepared
+    return _compiled(prepared, read(prepared.graph, model, masks), checked_choice(choice))
+
+
 def _compiled(prepared: Prepared, values: Mapping[str, Any], choice: Choice) -> CompiledNetwork:
     """A version for few images and one for many; the example's size is that of one of them."""
     steps, rows = StepMaker(prepared.network, values), prepared.rows()

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from .choice import Choice, Chosen
 from .explain import Explanation, explanation
 from .graph import Ref, filled, refs
+from .model import Estimate, modelled, total
 from .prepared import Prepared, bound, is_batched
 from .runner import Runner
 from .units import Conv
@@ -134,19 +135,43 @@ class CompiledNetwork:
             )
 
     def updated(
-        self, model: nn.Module, masks: Mapping[str, Tensor] | None = None
+        self,
+        model: nn.Module,
+        masks: Mapping[str, Tensor] | None = None,
+        *,
+        choice: Choice | None = None,
     ) -> CompiledNetwork:
         """Compile the same model again after its weights or masks changed, without tracing it.
-
-        The kernels stay those that were chosen, so this takes milliseconds.
 
         Args:
             model: that was compiled, or a copy of it.
             masks: as `compile_sparse` takes them.
+            choice: how kernels are chosen anew, as `compile_sparse` takes it; None: they stay
+                those that were chosen, whatever has become of the weights, so this takes
+                milliseconds.
+        Raises:
+            ValueError: a choice of another name, masks that are not the model's.
         """
-        from .compile import recompiled
+        from .compile import chosen_anew, recompiled
 
-        return recompiled(self, model, masks)
+        if choice is None:
+            return recompiled(self, model, masks)
+        return chosen_anew(self, model, masks, choice)
+
+    def estimate(self) -> Estimate:
+        """Seconds that an image takes by the fixed cost model: equal everywhere, no clock is read.
+
+        Good for a decision that must be the same in every process and every repeat; `explain`
+        measures.
+        """
+        version = self.many or self.few
+        assert version is not None, "one of them is always there"
+        prepared, block = self.prepared, version.runner.block
+        costs = modelled(prepared.network, prepared.able, self._kept, prepared.kinds, block)
+        return Estimate(
+            compiled=total(prepared.network, costs, version.runner.packed) / block,
+            dense=total(prepared.network, costs, frozenset()) / block,
+        )
 
     def _checked_rows(self, batch: int | None) -> int:
         rows = self.prepared.rows() if batch is None else batch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from math import prod
+from typing import NamedTuple
 
 from .cut import Costs
 from .packable import image, weight_shape
@@ -18,6 +19,18 @@ _MOVED = 0.15
 """Of one float read and written, also in a conversion."""
 _CALL = 3000.0
 """Of one torch operator."""
+
+
+class Estimate(NamedTuple):
+    """Seconds that an image takes on one core, by the cost model.
+
+    Attributes:
+        compiled: as the network was compiled.
+        dense: by torch's float32 operators alone.
+    """
+
+    compiled: float
+    dense: float
 
 
 def modelled(
@@ -50,6 +63,24 @@ def modelled(
         size = None if shape is None else image(shape, kinds.get(name, "first"))
         moved[name] = 0.0 if size is None else images * _MOVED * prod(size)
     return Costs(*(_seconds(costs) for costs in (torch, packed, moved, moved)))
+
+
+def total(network: Network, costs: Costs, packed: Collection[str]) -> float:
+    """Seconds of the whole network, conversions included: what `cut.cheapest` makes least.
+
+    Args:
+        packed: outputs of the units that are packed.
+    """
+    made = {unit.output for unit in network.units}
+    spent = 0.0
+    for unit in network.units:
+        spent += (costs.packed if unit.output in packed else costs.torch).get(unit.output, 0.0)
+    read_packed = {n for u in network.units if u.output in packed for n in u.inputs}
+    read_plain = {n for u in network.units if u.output not in packed for n in u.inputs}
+    read_plain |= set(network.results)
+    spent += sum(costs.pack.get(name, 0.0) for name in read_packed - set(packed))
+    spent += sum(costs.unpack.get(n, 0.0) for n in read_plain & made & set(packed))
+    return spent
 
 
 def _dense(unit: Unit, network: Network, images: int) -> float:

@@ -119,6 +119,9 @@ class RunConfig:
     sparse_compute: Literal["auto", "always", "never"] = "never"
     """Forward and backward passes with kept weights alone, on a CPU, where masks stay for the step:
     auto where that is measured to be faster (by density with deterministic), always everywhere."""
+    sparse_eval: Literal["auto", "always", "never"] = "auto"
+    """ART's pruned copies judged by kernels that compute with kept weights alone, in float32, on a
+    CPU: auto where that is faster by a fixed estimate, so that repeats are equal."""
     deterministic: bool = False
     """Bit-identical repeats on a GPU too, at some speed."""
     out: Path | None = None

@@ -96,6 +96,7 @@ def evaluate(
     batches: Iterable[Batch],
     *,
     place: Place,
+    call: Callable[[Tensor], Tensor] | None = None,
     counted: Counted | None = None,
     tally: Callable[[Tensor, Tensor], None] = ignore,
     after: Callable[[], None] = lambda: None,
@@ -103,6 +104,7 @@ def evaluate(
     """Mean loss and accuracy in evaluation mode; the model's mode is restored.
 
     Args:
+        call: images -> logits, in place of the model's own forward pass.
         counted: as for `train_epoch`.
         tally: called with the float logits and labels of each batch.
         after: called after each batch; what it raises ends the evaluation.
@@ -113,7 +115,7 @@ def evaluate(
     sums = Sums(place.device)
     try:
         for index, (images, labels) in enumerate(batches):
-            logits = place.forward(model, images).float()
+            logits = (place.forward(model, images) if call is None else call(images)).float()
             if counted is not None and place.world.size > 1:
                 logits, labels, _ = _own_part(logits, labels, counted(index), place.world.size)
             sums.add(_mean_loss(logits, labels), logits, labels)

@@ -24,6 +24,7 @@ from .optimizer import make_optimizer
 from .parallel import ALONE, World, replicated, shard_, share_of_batch
 from .plans import Plan, make_plan
 from .sparse import sparse_steps
+from .sparse_eval import SparseEvaluation, sparse_evaluation
 
 _EVAL_BATCH = 500
 
@@ -35,6 +36,7 @@ class Session:
     Attributes:
         network: what training calls forward on: the model, or its wrapper on several processes.
         compute: lets training steps run sparse; None where they never do.
+        judge: lets pruned copies be evaluated sparse; None where they never are.
         flops: of the dense forward pass.
         held_out: images to select by; None where nothing is held out.
         test: touched once, at the end, unless `compat: paper`.
@@ -47,6 +49,7 @@ class Session:
     optimizer: Optimizer
     plan: Plan
     compute: SparseCompute | None
+    judge: SparseEvaluation | None
     flops: ForwardFlops
     train: Loader
     train_images: int
@@ -94,6 +97,13 @@ def build_session(
         torch.manual_seed(config.run.seed + world.rank)
     held_out, test = _held_out(dataset, held, where), test_loader(dataset, where)
     compute = sparse_steps(config.run, plan.engine, where.device, compiled=mode is not None)
+    judge = sparse_evaluation(
+        config.run,
+        where,
+        _black(dataset, where, images=train.full),
+        images=len(kept) + len(held),
+        macs=flops.total // 2,
+    )
     network = replicated(model, world)
     if mode is not None:
         often = [train, held_out, test if config.sparse.compat == "paper" else None]
@@ -108,6 +118,7 @@ def build_session(
         optimizer=optimizer,
         plan=plan,
         compute=compute,
+        judge=judge,
         flops=flops,
         train=train,
         train_images=len(kept),
@@ -208,9 +219,9 @@ def _train_loader(config: TrainConfig, dataset: Dataset, kept: Tensor, where: Pl
     )
 
 
-def _black(dataset: Dataset, where: Place) -> Tensor:
-    """One black image as the network takes it."""
-    return torch.zeros(1, *dataset.test_images.shape[1:], device=where.device)
+def _black(dataset: Dataset, where: Place, images: int = 1) -> Tensor:
+    """Black images as the network takes them."""
+    return torch.zeros(images, *dataset.test_images.shape[1:], device=where.device)
 
 
 def _augment(config: DataConfig, own: Augment) -> Augment:

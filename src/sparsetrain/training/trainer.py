@@ -154,14 +154,19 @@ def _judge(
 
     def on_training_images(model: nn.Module) -> float:
         with state.totals.timed("evaluate"):
+            call = None
+            if session.judge is not None:
+                session.place.world.share_buffers_(model)  # they are folded into the weights
+                call = session.judge.call_of(model)
             if session.held_out is not None:
                 batches = session.held_out.batches(0)
-                held_out = evaluate(model, batches, place=session.place, after=check)
+                held_out = evaluate(model, batches, place=session.place, call=call, after=check)
                 measured["pruned_val_accuracy"] = held_out.accuracy
             return evaluate(
                 model,
                 session.train.batches(epoch),
                 place=session.place,
+                call=call,
                 counted=session.train.counted,
                 tally=_tally(state, "pruned_classes"),
                 after=check,
