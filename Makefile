@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install demo test test-full lint format bench clean
+.PHONY: help install demo test test-full lint format docs bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -40,8 +40,11 @@ lint: install  ## ruff and pyright
 format: install  ## let ruff write the format
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
+docs: install  ## the documentation into site/, strictly; look at it with python -m http.server -d site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bench: install  ## the regulariser against the sort-based formula
 	$(BIN)/python benchmarks/regularizer.py
 
 clean:  ## remove what make has made
-	rm -rf $(VENV) build dist src/*.egg-info src/sparsetrain/kernels/_native.so .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site src/*.egg-info src/sparsetrain/kernels/_native.so .pytest_cache .ruff_cache .hypothesis

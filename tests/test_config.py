@@ -125,6 +125,10 @@ def test_the_hash_sees_settings_and_not_places():
     assert fingerprint(build({"strength": 1e-4})) != fingerprint(base)
 
 
+def test_no_words_at_all_are_the_defaults():
+    assert parse_train([]).settings == TrainConfig()
+
+
 def test_flags_override_the_file_and_the_file_overrides_defaults(tmp_path):
     file = tmp_path / "a.yaml"
     file.write_text("lr: 0.3\nepochs: 7\nstrength_factor: 1.5\n")

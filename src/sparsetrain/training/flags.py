@@ -104,7 +104,7 @@ def parse(
 def _peek(argv: Sequence[str], name: str) -> str | None:
     """The last value of `--name VALUE` or `--name=VALUE`, before the flags are known."""
     value = None
-    for word, following in zip(argv, [*argv[1:], None], strict=True):
+    for word, following in zip(argv, [*argv, None][1:], strict=True):
         if word == f"--{name}":
             value = following
         elif word.startswith(f"--{name}="):
