@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -98,22 +99,102 @@ def test_importing_the_library_brings_no_edge_dependency() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def public_nodes(path: Path) -> list[tuple[str, ast.AST]]:
-    nodes: list[tuple[str, ast.AST]] = [("module", ast.parse(path.read_text()))]
-    for node in nodes[0][1].body:  # type: ignore[attr-defined]
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            nodes.append((node.name, node))
-    return nodes
+Documented: TypeAlias = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def public_nodes(path: Path) -> list[tuple[str, Documented]]:
+    """The module, its public classes and functions, and what is public in public classes."""
+    module = ast.parse(path.read_text())
+    return [("module", module), *inner_nodes(module.body, "")]
+
+
+def inner_nodes(body: list[ast.stmt], outer: str) -> list[tuple[str, Documented]]:
+    found: list[tuple[str, Documented]] = []
+    for node in body:
+        if isinstance(node, ast.If | ast.Try):
+            found += inner_nodes(node.body + node.orelse, outer)
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        overload = any("overload" in ast.unparse(mark) for mark in node.decorator_list)
+        if node.name.startswith("_") or overload:
+            continue
+        found.append((outer + node.name, node))
+        if isinstance(node, ast.ClassDef):
+            found += inner_nodes(node.body, f"{outer}{node.name}.")
+    return found
+
+
+def raised(node: ast.AST) -> bool:
+    """Whether a function itself, not one inside it, makes an error of its own."""
+    return any(
+        (isinstance(child, ast.Raise) and isinstance(child.exc, ast.Call))
+        or (not isinstance(child, (*FUNCTIONS, ast.ClassDef, ast.Lambda)) and raised(child))
+        for child in ast.iter_child_nodes(node)
+    )
+
+
+def undocumented(path: Path) -> list[str]:
+    """Public names without a docstring, and functions whose docstring hides their errors."""
+    nodes = public_nodes(path)
+    missing = [name for name, node in nodes if not ast.get_docstring(node)]
+    return missing + [
+        f"{name} does not say what it raises"
+        for name, node in nodes
+        if isinstance(node, FUNCTIONS)
+        and raised(node)
+        and "Raise" not in (ast.get_docstring(node) or "")
+    ]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
-def test_every_public_name_has_a_docstring(path: Path) -> None:
-    missing = [
-        name
-        for name, node in public_nodes(path)
-        if not ast.get_docstring(node)  # type: ignore[arg-type]
+def test_every_public_name_has_a_docstring_that_names_its_errors(path: Path) -> None:
+    assert not undocumented(path)
+
+
+def test_a_public_name_without_a_docstring_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(
+        '''"""A module."""
+class Open:
+    """A class."""
+    def known(self):
+        """A method."""
+        raise NotImplementedError
+    def method(self): ...
+    @overload
+    def several(self): ...
+    class Inner: ...
+    def _private(self): ...
+class _Closed:
+    def method(self): ...
+if True:
+    async def function(): ...
+def quiet(x):
+    """Twice x."""
+    if x < 0:
+        raise ValueError("x")
+    def inside():
+        """Of its own."""
+def passing(x):
+    """Twice x."""
+    def inside():
+        raise ValueError("x")
+def loud(x):
+    """Twice x.
+
+    Raises:
+        ValueError: x < 0.
+    """
+    raise ValueError("x")
+'''
+    )
+    assert undocumented(path) == [
+        "Open.method",
+        "Open.Inner",
+        "function",
+        "quiet does not say what it raises",
     ]
-    assert not missing
 
 
 def test_the_document_names_every_unit() -> None:

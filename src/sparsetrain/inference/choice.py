@@ -61,7 +61,11 @@ class Subject:
 
 
 def checked_choice(choice: str) -> Choice:
-    """The same, if it is one."""
+    """The same, as one of `CHOICES`.
+
+    Raises:
+        ValueError: another word.
+    """
     for known in CHOICES:
         if choice == known:
             return known
@@ -69,7 +73,11 @@ def checked_choice(choice: str) -> Choice:
 
 
 def choose(subject: Subject, choice: Choice) -> Chosen:
-    """Decide by the rule that was asked for."""
+    """Decide by the rule that was asked for.
+
+    Args:
+        choice: "measure" runs what `subject` makes, which takes seconds; the others run nothing.
+    """
     if choice == "dense" or not subject.able:
         return Chosen(frozenset(), {})
     if choice == "sparse":

@@ -253,6 +253,9 @@ def plan_linear(mask: Tensor, *, block: int = 16) -> ConvPlan:
     Args:
         mask: bool [outputs, inputs], True where kept.
         block: images side by side, 1 or a multiple of 16.
+
+    Raises:
+        ValueError: a mask of another number of dimensions, or what `plan` refuses.
     """
     if mask.dim() != 2:
         raise ValueError(f"mask must be bool [outputs, inputs], got {tuple(mask.shape)}.")

@@ -63,6 +63,9 @@ def pool_grad(pooling: Pooling, images: Tensor | None, grad: Tensor, out: Tensor
         images: the input, packed as `pooling.source`; may be None for the mean.
         grad: of the output, packed as `pooling.target`.
         out: packed as `pooling.source`, its halo zero.
+
+    Raises:
+        ValueError: no images for the maximum, or tensors that are not packed as said.
     """
     _check(pooling, out, grad)
     if images is None and pooling.kind == "max":

@@ -41,7 +41,14 @@ class Conv:
         return (self.source,) if self.residual is None else (self.source, self.residual)
 
     def check(self, buffers: Sequence[Layout]) -> None:
-        """Refuse layouts that the step does not fit."""
+        """Refuse layouts that the step does not fit.
+
+        Args:
+            buffers: of the program, by index.
+
+        Raises:
+            ValueError: what does not fit, and what it should be.
+        """
         plan = self.plan
         for what, place, planned in (
             ("source", self.source, plan.source),
@@ -92,7 +99,14 @@ class Pool:
         return (self.source,)
 
     def check(self, buffers: Sequence[Layout]) -> None:
-        """Refuse layouts that the step does not fit."""
+        """Refuse layouts that the step does not fit.
+
+        Args:
+            buffers: of the program, by index.
+
+        Raises:
+            ValueError: what does not fit, and what it should be.
+        """
         source, target = buffers[self.source], buffers[self.target]
         sizes = zip((source.height, source.width), *self._windows, strict=True)
         wanted = tuple((n + 2 * pad - k) // s + 1 for n, k, s, pad in sizes)
@@ -132,7 +146,14 @@ class Add:
         return (self.source, self.other)
 
     def check(self, buffers: Sequence[Layout]) -> None:
-        """Refuse layouts that the step does not fit."""
+        """Refuse layouts that the step does not fit.
+
+        Args:
+            buffers: of the program, by index.
+
+        Raises:
+            ValueError: what does not fit, and what it should be.
+        """
         _check_alike("a sum", buffers, (self.source, self.other, self.target))
 
 
@@ -160,7 +181,14 @@ class Affine:
         return (self.source,)
 
     def check(self, buffers: Sequence[Layout]) -> None:
-        """Refuse layouts that the step does not fit."""
+        """Refuse layouts that the step does not fit.
+
+        Args:
+            buffers: of the program, by index.
+
+        Raises:
+            ValueError: what does not fit, and what it should be.
+        """
         _check_alike("an affine step", buffers, (self.source, self.target))
         for what, vector in (("scale", self.scale), ("shift", self.shift)):
             _check_vector(what, vector, buffers[self.source].channels)
@@ -184,7 +212,14 @@ class Flatten:
         return (self.source,)
 
     def check(self, buffers: Sequence[Layout]) -> None:
-        """Refuse layouts that the step does not fit."""
+        """Refuse layouts that the step does not fit.
+
+        Args:
+            buffers: of the program, by index.
+
+        Raises:
+            ValueError: what does not fit, and what it should be.
+        """
         source, target = buffers[self.source], buffers[self.target]
         count = source.channels * source.height * source.width
         if (target.channels, target.height, target.width) != (count, 1, 1):

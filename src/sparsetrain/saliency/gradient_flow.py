@@ -83,8 +83,14 @@ def grasp_scores(
 ) -> dict[str, Tensor]:
     """w (H g), g and H of L(logits / temperature) summed over the batches.
 
-    Arguments as for `grasp`. Deleting w changes |g|^2 by -2 w (H g) to first order, so the largest
-    are kept. H is taken among the selected weights.
+    Arguments and errors as for `grasp`. Deleting w changes |g|^2 by -2 w (H g) to first order, so
+    the largest are kept. H is taken among the selected weights.
+
+    Returns:
+        name -> float32 scores of the weight's shape.
+
+    Raises:
+        ValueError: a temperature that is not above 0.
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}.")

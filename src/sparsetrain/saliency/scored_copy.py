@@ -123,7 +123,11 @@ def summed_gradient(
 
 @contextmanager
 def scoring(model: nn.Module, mode: Mode) -> Iterator[None]:
-    """The mode asked for, with gradients; flags and random state are put back, whatever happens."""
+    """The mode asked for, with gradients; flags and random state are put back, whatever happens.
+
+    Raises:
+        ValueError: a mode other than "train" and "eval".
+    """
     if mode not in ("train", "eval"):
         raise ValueError(f"mode must be 'train' or 'eval', got {mode!r}.")
     training = {module: module.training for module in model.modules()}
