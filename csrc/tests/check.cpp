@@ -13,6 +13,8 @@
 #include "../api.h"
 #include "../pool.h"
 #include "check_conv.h"
+#include "check_norm.h"
+#include "check_program.h"
 
 namespace {
 
@@ -128,6 +130,8 @@ void check_everything() {
       check_hypersparse(weights, threads);
     }
     check(conv_check::all_right(threads), "sparse convolution");
+    check(norm_check::all_right(threads), "batch norm or windows");
+    check(program_check::all_right(threads), "program");
     check_mask<std::uint64_t>(st::kFloat64, 0x7ff0000000000000, threads);
     check_mask<std::uint32_t>(st::kFloat32, 0x7f800000, threads);
     check_mask<std::uint16_t>(st::kBfloat16, 0x7f80, threads);

@@ -153,13 +153,17 @@ inline bool all_right(int threads) {
   for (const std::int64_t images : {1, 16, 32}) {
     for (const std::int64_t stride : {1, 2}) {
       for (const std::int64_t kernel : {1, 3}) {
-        for (const double density : {0.0, 0.3, 1.0}) {
+        for (const double density : {0.0, 0.1, 0.3, 1.0}) {
           const Layer layer{5, 4, kernel, 7, stride, images, 2, images == 1 ? 5 : 2, 2, density};
           if (!right(layer, threads)) return false;
         }
       }
     }
     if (!right({17, 3, 1, 1, 1, images, 3, 17, 1, 0.5}, threads)) return false;  // linear
+    for (const std::int64_t band : {1, 4}) {
+      if (images > 1 && !right({3, 4, 3, 9, 1, images, 1, 3, band, 0.5}, threads)) return false;
+    }
+    if (threads != 2) continue;
     const std::int64_t blocks = images == 1 ? 16 : 32 / images;  // enough work for two threads
     if (!right({20, 12, 3, 12, 1, images, blocks, 20, 1, 0.5}, threads)) return false;
   }
