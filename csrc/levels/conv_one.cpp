@@ -51,18 +51,32 @@ void run(const Conv& conv, const Place& place, int64_t at, int64_t length, int64
   }
 }
 
-// One output position: products of scattered inputs, kLanes chains.
-float dot(const float* in, const int32_t* offsets, const float* values, int64_t n) {
-  float lanes[kLanes] = {}, sum = 0.0f;
+typedef float Four __attribute__((vector_size(16)));
+
+// One output position: products of scattered inputs in four chains. Twice to three times as fast as
+// a chain for each lane, whose loads become the processor's slow gathers.
+inline float dot(const float* in, const int32_t* offsets, const float* values, int64_t n) {
+  Four chains = {};
+  float sum = 0.0f;
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      lanes[lane] += values[i + lane] * in[offsets[i + lane]];
-    }
+  for (; i + 4 <= n; i += 4) {
+    const int32_t* const at = offsets + i;
+    chains += load<Four>(values + i) * Four{in[at[0]], in[at[1]], in[at[2]], in[at[3]]};
   }
   for (; i < n; ++i) sum += values[i] * in[offsets[i]];
-  for (const float lane : lanes) sum += lane;
-  return sum;
+  return sum + (chains[0] + chains[2]) + (chains[1] + chains[3]);
+}
+
+// Images of one pixel, as of a linear layer.
+void pixels(const Conv& conv, const Place& place, int64_t first, int64_t last) {
+  for (int64_t i = first; i < last; ++i) {
+    const int64_t from = conv.starts[i * conv.taps], n = conv.starts[(i + 1) * conv.taps] - from;
+    const int64_t output = conv.order[i], at = output * conv.out_plane;
+    const float sum = dot(place.in, conv.offsets + from, conv.values + from, n) +
+                      (conv.bias ? conv.bias[output] : 0.0f) +
+                      (place.residual ? place.residual[at] : 0.0f);
+    place.out[at] = conv.relu && sum < 0.0f ? 0.0f : sum;
+  }
 }
 
 }  // namespace
@@ -71,14 +85,7 @@ void conv_one(const Conv& conv, const float* in, const float* residual, float* o
               const Part& part) {
   const Place place{in, residual, out};
   const int64_t first = part.first, last = part.last;
-  if (conv.rows * conv.columns == 1) {
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t from = conv.starts[i * conv.taps], n = conv.starts[(i + 1) * conv.taps] - from;
-      const float sum = dot(in, conv.offsets + from, conv.values + from, n);
-      store_rows(conv, place, conv.order[i], &sum, 0, 1);
-    }
-    return;
-  }
+  if (conv.rows * conv.columns == 1) return pixels(conv, place, first, last);
   const int64_t vectors = conv.columns / kLanes;
   if (vectors > 0 && conv.columns % kLanes == 0) {  // rows fill the vectors: no gaps, no buffer
     Conv full = conv;
