@@ -1,5 +1,6 @@
 """The optional C++ kernels: built where there is a compiler, left out where there is none.
 
+With SPARSETRAIN_PURE=1 they are left out, and the wheel is for any platform (py3-none-any).
 Everything else about the package stands in pyproject.toml. The library is no Python module: it has
 a plain C interface that `sparsetrain.kernels.native` calls through ctypes, so one build serves
 every Python version.
@@ -7,6 +8,7 @@ every Python version.
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from pathlib import Path
@@ -20,6 +22,7 @@ SOURCES = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
 LEVEL_SOURCES = sorted(str(path) for path in Path("csrc/levels").glob("*.cpp"))
 HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-pthread"]
+PURE = os.environ.get("SPARSETRAIN_PURE") == "1"
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 # Kernels compiled once more for each, chosen when the library is loaded (csrc/dispatch.cpp).
 LEVELS = {"v3": "-march=x86-64-v3", "v4": "-march=x86-64-v4"} if X86 else {}
@@ -81,7 +84,9 @@ class PlatformWheel(bdist_wheel):
 
 
 setup(
-    ext_modules=[
+    ext_modules=[]
+    if PURE
+    else [
         Extension(
             "sparsetrain.kernels._native",
             sources=SOURCES + LEVEL_SOURCES,
@@ -90,5 +95,5 @@ setup(
             optional=True,
         )
     ],
-    cmdclass={"build_ext": BuildNative, "bdist_wheel": PlatformWheel},
+    cmdclass={"build_ext": BuildNative} | ({} if PURE else {"bdist_wheel": PlatformWheel}),
 )

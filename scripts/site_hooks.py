@@ -44,6 +44,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Write what mkdocs reads for what the page says."""
     up = "../" * page.file.src_uri.count("/")
     markdown = _CARD_LINK.sub(rf"({up}cards/\1.md)", markdown)
+    markdown = markdown.replace(" ± ", "\u00a0±\u00a0")  # a number and its spread in one line
     markdown = re.sub(r"^::: (st\.[\w.]+)$", _directive, markdown, flags=re.MULTILINE)
     return spaced(markdown)
 

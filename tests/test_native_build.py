@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -135,3 +136,29 @@ def test_the_kernels_are_clean_under_sanitizers_and_warnings(sanitizer, tmp_path
     program = str(tmp_path / "check")
     run(COMPILER, *flags, *have, *sources, *objects, "-o", program)
     assert run(program) == "all right\n"
+
+
+@pytest.mark.slow
+def test_a_wheel_for_any_platform_is_made_on_request(source):
+    names = wheel_contents(source, SPARSETRAIN_PURE="1")
+    assert not [name for name in names if name.endswith(".so")]
+    assert [path.name.endswith("-py3-none-any.whl") for path in (source / "wheels").iterdir()] == [
+        True
+    ]
+
+
+@pytest.mark.slow
+def test_the_source_archive_holds_all_kernels_and_installs_without_a_compiler(source, tmp_path):
+    shutil.copy(ROOT / "MANIFEST.in", source)
+    run(sys.executable, "setup.py", "-q", "sdist", cwd=source)
+    (archive,) = (source / "dist").glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        held = {Path(name).name for name in file.getnames()}
+    assert {path.name for path in CSRC.rglob("*.[ch]*")} <= held
+    place = str(tmp_path / "installed")
+    install = ("install", "--no-build-isolation", "--no-deps", "-q", "--target", place)
+    nothing = {"CC": "/bin/false", "CXX": "/bin/false"}
+    run(sys.executable, "-m", "pip", *install, str(archive), cwd=tmp_path, **nothing)
+    code = "import sparsetrain as st; print(st.__file__, st.methods.names())"
+    said = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=place)
+    assert said.startswith(place) and "granet" in said

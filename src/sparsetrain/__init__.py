@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from . import data as data
     from . import models as models
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 _LAZY = ("analysis", "compress", "data", "models")  # these cost nothing until they are asked for
 
