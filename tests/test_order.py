@@ -118,6 +118,24 @@ def test_every_rank_is_right_where_a_large_part_of_the_entries_is_equal(lumps, n
         assert found == ordered[k] or (found.isnan() and ordered[k].isnan())
 
 
+@pytest.mark.parametrize("kind", ["normal", "misleading", "nan"])
+def test_ranks_among_many_entries_are_narrowed_down_and_exact(kind):
+    entries = torch.randn(1 << 17, generator=torch.Generator().manual_seed(0)).numpy()
+    if kind == "misleading":  # every 32nd entry is looked at, and tells of none of the others
+        entries[::32] += 1000
+    if kind == "nan":
+        entries[5::7] = np.nan
+    ordered = np.sort(entries)  # NaN last
+    for k in (0, 1, 700, 65_536, 112_000, 128_450, (1 << 17) - 1):
+        part, rank = order._narrowed(entries, k)
+        assert len(part) == len(entries) or len(part) < len(entries) / 8
+        assert np.array_equal(np.sort(part)[rank], ordered[k], equal_nan=True)
+        found = kth_smallest([torch.from_numpy(entries)], k).numpy()
+        assert np.array_equal(found, ordered[k], equal_nan=True)
+    narrowed = len(order._narrowed(entries, 65_536)[0]) < len(entries)
+    assert narrowed == (kind != "misleading")
+
+
 def test_equal_entries_are_taken_out_before_numpy_partitions():
     entries = torch.randn(10_000)
     entries[torch.randperm(10_000)[:8000]] = 0

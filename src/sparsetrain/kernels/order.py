@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from itertools import repeat
 
@@ -13,6 +14,7 @@ from .memory import empty
 
 _HALF = (torch.float16, torch.bfloat16)
 _SAMPLE, _RUN = 256, 16  # entries looked at; so many equal ones among them are a lump
+_SCOUTS = 4096  # entries that say about where a rank lies
 
 
 def kth_smallest(
@@ -145,9 +147,26 @@ def _partition(values: np.ndarray, k: int) -> np.generic:
         if below <= k < upto:
             return lump
         values, k = (values[less], k) if k < below else (values[~through], k - upto)
+    values, k = _narrowed(values, k)
     # partition, not sort: 100x faster at 2 M weights, and only one order statistic is needed.
     values.partition(k)
     return values[k]
+
+
+def _narrowed(values: np.ndarray, k: int) -> tuple[np.ndarray, int]:
+    """The few values around rank `k`, and its rank among them; all, where a sample misleads.
+
+    Counting goes at the memory's speed on every processor. A partition of all does on those with a
+    fast compress-store alone: 2 M values took 1 ms on one processor with AVX-512, 10 ms on another.
+    """
+    if values.size < 16 * _SCOUTS:
+        return values, k
+    sample = np.sort(values[:: values.size // _SCOUTS])
+    place, slack = k * len(sample) // values.size, 2 * math.isqrt(len(sample))
+    low, high = sample[max(0, place - slack)], sample[min(len(sample) - 1, place + slack)]
+    below = np.count_nonzero(values < low)  # a NaN is above every number
+    inside = values[np.flatnonzero((values >= low) & (values <= high))]
+    return (inside, k - below) if 0 <= k - below < len(inside) else (values, k)
 
 
 def _lump(values: np.ndarray) -> np.generic | None:
