@@ -36,6 +36,15 @@ def test_the_page_answers_all_25_asks_and_its_links_lead_somewhere() -> None:
         assert target.startswith("http") or (ROOT / "docs" / target).exists(), target
 
 
+def test_every_fault_of_earlier_code_names_the_test_that_holds_it() -> None:
+    rows = re.findall(r"^\| ([DH][DH\d, ]*) \| (.*) \|$", PAGE, flags=re.MULTILINE)
+    found = [fault for names, _ in rows for fault in names.split(", ")]
+    assert found == [f"D{n}" for n in (1, 2, 3, 7, 10, 12, 13)] + [
+        f"H{n}" for n in (1, 2, 3, 4, 5, 6, 7, 12, 13, 16)
+    ]
+    assert all("`test_" in text for _, text in rows)
+
+
 def sparse(model: nn.Module, sparsity: float = 0.5) -> tuple[torch.optim.Optimizer, st.Sparsifier]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     return optimizer, st.Sparsifier(model, optimizer, st.methods.static(sparsity=sparsity))
