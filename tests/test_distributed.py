@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import sparsetrain as st
+from sparsetrain.training.nonfinite import Guard
+from sparsetrain.training.parallel import World
 from tests.nets import Moving, batch, mlp
+from tests.process_tools import on_ranks
 
 
 def free_port() -> int:
@@ -122,3 +126,26 @@ def test_ranks_of_an_art_run_change_phase_together(tmp_path: Path) -> None:
         assert torch.equal(mask, second["masks"][name])
     for p, q in zip(first["weights"], second["weights"], strict=True):
         assert torch.equal(p, q)
+
+
+def skipping(rank: int) -> dict[str, Any]:
+    """Three steps under `on_nonfinite=skip`; rank 1's second batch is a NaN."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    guard = Guard(model, mode="skip", world=World(rank, 2, "ddp"))
+    taken = []
+    for step in range(3):
+        images = torch.full((4, 3), torch.nan if (rank, step) == (1, 1) else 1.0)
+        guard.begin(step)
+        optimizer.zero_grad()
+        loss = model(images).square().mean()
+        loss.backward()
+        taken.append(guard.step(optimizer, loss, images))
+    return {"taken": taken, "weight": model.weight.detach()}
+
+
+def test_all_ranks_skip_the_step_that_is_bad_on_one(tmp_path: Path) -> None:
+    one, other = on_ranks(tmp_path, skipping)
+    assert one["taken"] == other["taken"] == [True, False, True]
+    assert torch.equal(one["weight"], other["weight"])
