@@ -20,6 +20,7 @@ from .inference_tools import assert_same
 
 KINDS: tuple[Choice, ...] = ("sparse", "dense", "model")
 SLOW = ("resnet34-cifar", "resnet44", "resnet56", "resnet110", "vgg13", "vgg16")
+SLOW += ("resnet34-imagenet", "resnet50-imagenet", "resnet101-imagenet")
 SMALL = {"lenet5": 20, "vgg11": 16, "vgg13": 16, "vgg16": 16, "vgg19": 16}
 
 
@@ -28,7 +29,7 @@ SMALL = {"lenet5": 20, "vgg11": 16, "vgg13": 16, "vgg16": 16, "vgg19": 16}
     [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in st.models.names()],
 )
 def test_our_networks_give_their_results(name: str) -> None:
-    size = SMALL.get(name, 12)
+    size = 32 if name.endswith("-imagenet") else SMALL.get(name, 12)
     options = {"width": 2} if name == "resnet8" else {}
     model = trained_looking_(st.models.create(name, image_size=size, **options))
     compiled = st.compile_sparse(model, torch.randn(2, 3, size, size), choice="sparse")

@@ -33,6 +33,8 @@ def least_image(name: str) -> int:
     """Smallest side that the network documents."""
     if name.startswith("vgg") or name == "lenet5":
         return 16
+    if name.endswith("-imagenet"):
+        return 32
     return 8 if name.endswith("-cifar") else 4
 
 
@@ -83,6 +85,46 @@ def test_stem_resnets_of_basic_blocks_are_the_published_ones_less_the_bias_of_th
     assert counts(on_meta("resnet34-cifar")) == (21_265_088, 21_282_122 - 10, 37)
 
 
+@pytest.mark.parametrize(
+    ("depth", "parameters", "tensors"),
+    [(18, 11_689_512, 21), (34, 21_797_672, 37), (50, 25_557_032, 54), (101, 44_549_160, 105)],
+)
+def test_imagenet_resnets_have_the_published_parameters(depth, parameters, tensors):
+    model = on_meta(f"resnet{depth}-imagenet", num_classes=1000, image_size=224)
+
+    assert counts(model)[1:] == (parameters, tensors)
+    if depth == 50:  # spec: GraNet's masked weights
+        assert counts(model)[0] == 25_502_912
+
+
+def test_imagenet_bottlenecks_stride_in_the_3x3_and_carry_torchvisions_names():
+    model = on_meta("resnet50-imagenet", num_classes=1000, image_size=224)
+    modules = dict(model.named_modules())
+
+    for stage in (2, 3, 4):
+        block = f"layer{stage}.0"
+        assert modules[f"{block}.conv1"].stride == (1, 1)
+        assert modules[f"{block}.conv2"].stride == (2, 2)
+        assert modules[f"{block}.downsample.0"].stride == (2, 2)
+    names = set(model.state_dict())
+    assert {"conv1.weight", "bn1.running_var", "layer3.5.bn3.bias", "fc.bias"} <= names
+    assert len(names) == 320  # as torchvision's resnet50
+
+
+@pytest.mark.parametrize("init", ["fan_in", "fan_out"])
+def test_imagenet_convolutions_are_drawn_for_the_fan_asked_for(init):
+    torch.manual_seed(0)
+    model = models.create("resnet18-imagenet", num_classes=10, image_size=224, init=init)
+    axis = 1 if init == "fan_in" else 0
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 30_000:
+            fan = module.weight.shape[axis] * module.kernel_size[0] ** 2
+            assert module.weight.std().item() == pytest.approx(math.sqrt(2 / fan), rel=0.02)
+    with pytest.raises(ValueError, match='init must be "fan_in" or "fan_out"'):
+        models.create("resnet18-imagenet", image_size=224, init="fan_avg")
+
+
 def basic_counts(depth: int, *, width: int, classes: int, channels: int) -> tuple[int, int, int]:
     """Closed form for basic blocks, from the shapes in the paper."""
     n, c = (depth - 2) // 6, 16 * width
@@ -115,13 +157,15 @@ def test_the_deep_double_width_resnets_are_made_of_basic_blocks(name, weights):
         ("resnet32", {"width": 2}, 275_612_928),
         ("vgg19", {}, 398_136_320),
         ("resnet50-cifar", {}, 1_297_829_888),
+        ("resnet50-imagenet", {"num_classes": 1000, "image_size": 224}, 4_089_184_256),
     ],
 )
 def test_a_forward_pass_takes_the_published_multiplications(name, options, macs):
     model = on_meta(name, **options).eval()
+    size = options.get("image_size", 32)
 
     with FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, 3, 32, 32, device="meta"))
+        model(torch.empty(1, 3, size, size, device="meta"))
 
     assert counter.get_total_flops() == 2 * macs
 
@@ -301,7 +345,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_all_known(name, near):
         (9, "Take resnet8 or resnet14."),
         (18, r"Take resnet14 or resnet20, or resnet18-cifar"),
         (34, r"Take resnet32 or resnet38, or resnet34-cifar"),
-        (101, "Take resnet98 or resnet104."),
+        (101, "Take resnet98 or resnet104, or resnet101-imagenet."),
     ],
 )
 def test_a_wrong_depth_is_answered_with_the_nearest_valid_ones(depth, hint):

@@ -12,8 +12,9 @@ from .. import distributions, models
 from ..selection import select
 from ..training.device import place
 from ..training.errors import BadInput
+from ..training.feeds import load_data, test_feed
 from ..training.folder import RunFolder
-from ..training.session import load_data, make_model, test_loader
+from ..training.session import make_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ def of_run(path: Path, batch: int) -> Subject:
         model.load_state_dict(load(folder.weights.read_bytes()))
     except (ValueError, OSError, RuntimeError) as error:
         raise BadInput(f"cannot rebuild the network of {path}: {error}") from error
-    first = next(iter(test_loader(dataset, where).batches(0)))[0].float().contiguous()
+    first = next(iter(test_feed(dataset, where).batches(0)))[0].float().contiguous()
     images = first[torch.arange(batch) % len(first)]
     # A run that computed in channels-last has its weights so.
     model = model.float().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -7,11 +7,17 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from . import cifar, digits, folder, mnist, tiny_imagenet
 from .dataset import DataError, Dataset
 from .download import Progress
 from .store import Store, default_root
+from .streamed import files, huggingface
+from .streamed.dataset import Reading, Streamed
+
+AnyDataset: TypeAlias = Dataset | Streamed
+"""In memory, or read from the disk while it is used."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,16 @@ _ENTRIES = (
     Entry("cifar10", 10, (3, 32, 32), 50_000, 10_000, cifar.CIFAR10.archive.url),
     Entry("cifar100", 100, (3, 32, 32), 50_000, 10_000, cifar.CIFAR100.archive.url),
     Entry("tiny-imagenet", 200, (3, 64, 64), 100_000, 10_000, tiny_imagenet.ARCHIVE.url),
+    Entry(
+        "imagenet",
+        1000,
+        (3, 224, 224),
+        1_281_167,
+        50_000,
+        "a folder of yours: --data-dir",
+    ),
 )
+_SIDE = 224  # of streamed images, where nothing else is said
 
 
 def names() -> tuple[str, ...]:
@@ -61,26 +76,36 @@ def load(
     root: Path | None = None,
     download: bool = True,
     image_size: int | tuple[int, int] | None = None,
+    reading: Reading | None = None,
     progress: Progress | None = None,
-) -> Dataset:
+) -> AnyDataset:
     """Load a data set by name, or a folder of images by class.
 
     Args:
-        name_or_path: one of `names()`, or the path of a folder (see `folder.load`). A name wins
-            over a folder of that name; "./name" and Path("name") are always folders.
-        root: files of data set NAME lie in root/NAME; None: environment variable SPARSETRAIN_DATA,
-            else ~/.cache/sparsetrain.
+        name_or_path: one of `names()`; hf:NAME, see `streamed.huggingface.load`; or the path of a
+            folder, see `folder.load`. A name wins over a folder of that name; "./name" and
+            Path("name") are always folders.
+        root: files of data set NAME lie in root/NAME, those of imagenet in root itself; None:
+            environment variable SPARSETRAIN_DATA, else ~/.cache/sparsetrain.
         download: whether missing files are fetched.
-        image_size: (height, width) or one number for both, for a folder alone; None takes the first
-            image's.
+        image_size: (height, width) or one number for both, for a folder, where None takes the first
+            image's; one number for imagenet and hf:NAME, where None is 224.
+        reading: how imagenet and hf:NAME are decoded; None is the default.
         progress: called with (file name, bytes so far, bytes in all or None) during a download.
     Returns:
-        the data set, in memory.
+        the data set, in memory; imagenet and hf:NAME stay on the disk.
     Raises:
         ValueError: no such name or folder, or image_size for a named data set.
         DataError: (a ValueError) files missing, broken or not to be had.
     """
     readers = _readers()
+    if isinstance(name_or_path, str):
+        if name_or_path.startswith(huggingface.PREFIX):
+            name, side = name_or_path.removeprefix(huggingface.PREFIX), _side(image_size)
+            return huggingface.load(name, side=side, root=root, download=download, reading=reading)
+        if name_or_path == "imagenet":
+            place = default_root() if root is None else Path(root)
+            return files.load(place, side=_side(image_size), reading=reading)
     if not (isinstance(name_or_path, str) and name_or_path in readers):
         return folder.load(_existing(name_or_path), image_size=image_size)
     if image_size is not None:
@@ -91,7 +116,16 @@ def load(
     return readers[name_or_path](Store(place, download, progress))
 
 
+def _side(image_size: int | tuple[int, int] | None) -> int:
+    if image_size is None:
+        return _SIDE
+    if not isinstance(image_size, int) or image_size < 1:
+        raise ValueError(f"image_size must be one number of pixels here, got {image_size}.")
+    return image_size
+
+
 def _readers() -> dict[str, Callable[[Store], Dataset]]:
+    """Those of the named data sets that are held in memory."""
     return {
         "digits": lambda store: digits.load(),
         "mnist": lambda store: mnist.load(mnist.MNIST, store),
@@ -115,5 +149,5 @@ def _existing(name_or_path: str | Path) -> Path:
     hint = f"Did you mean {near[0]}? " if near else ""
     raise ValueError(
         f"There is no data set {text!r}. {hint}Known: {', '.join(names())}; "
-        "or the path of a folder of images by class."
+        "hf:NAME for one of the Hugging Face Hub; or the path of a folder of images by class."
     )

@@ -136,7 +136,8 @@ def _check_memory(path: Path, count: int, size: tuple[int, int], mode: Mode) -> 
     if needed > _MAX_BYTES:
         raise DataError(
             f"The {count} images of {path} at {size[0]}x{size[1]} pixels need {needed >> 30} GiB "
-            f"and are held in memory, at most {_MAX_BYTES >> 30} GiB. Take a smaller image_size."
+            f"and are held in memory, at most {_MAX_BYTES >> 30} GiB. Take a smaller image_size, "
+            f"or --dataset imagenet --data-dir {path}, which reads train/ and val/ as it goes."
         )
 
 

@@ -14,12 +14,12 @@ Mode = Literal["L", "RGB"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif"})
 # Not by content alone: Pillow would hand an EPS file named .png to Ghostscript, which runs it.
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
 _GREY = frozenset({"1", "L", "LA"})
-_DEEP = ("I", "F")  # 16 and 32 bits a pixel: Pillow would clip, not scale, them
-_MAX_PIXELS = 1 << 26
+DEEP = ("I", "F")  # 16 and 32 bits a pixel: Pillow would clip, not scale, them
+MAX_PIXELS = 1 << 26
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-_UNREADABLE = (OSError, SyntaxError, ValueError, *_BOMBS)
+UNREADABLE = (OSError, SyntaxError, ValueError, *_BOMBS)
 
 
 def peek(path: Path) -> tuple[Mode, tuple[int, int]]:
@@ -33,11 +33,11 @@ def peek(path: Path) -> tuple[Mode, tuple[int, int]]:
         DataError: not an image, or one of more than 8 bits a channel.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=FORMATS) as image:
             mode, (width, height) = image.mode, image.size
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise unreadable(str(path), error) from error
-    if mode.startswith(_DEEP):
+    if mode.startswith(DEEP):
         raise DataError(f"{path} has more than 8 bits a channel ({mode}); convert it to 8 bits.")
     return ("L" if mode in _GREY else "RGB"), (height, width)
 
@@ -59,11 +59,11 @@ def decode(
         DataError: it cannot be decoded, or has more than 2^26 pixels.
     """
     try:
-        with Image.open(source, formats=_FORMATS) as image:
-            if image.width * image.height > _MAX_PIXELS:
+        with Image.open(source, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels are more than 2^26")
             pixels = image.convert(mode)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise unreadable(name, error) from error
     if size is not None and pixels.size != (size[1], size[0]):
         pixels = pixels.resize((size[1], size[0]), Image.Resampling.BILINEAR)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .augment import Augment, crop, flip_, pad
+from .deal import Deal
 from .normalise import normaliser
 from .plan import Plan, Shard, draw
 
@@ -78,26 +79,27 @@ class Loader:
             dtype=dtype,
             channels_last=channels_last,
         )
-        self._shuffle, self._seed, self._drop_last = shuffle, seed, drop_last
-        self._batch_size, self._shard = batch_size, Shard(rank, world_size)
-        _check_counts(len(labels), batch_size, world_size, seed, drop_last=drop_last)
+        self._shuffle = shuffle
+        self._deal = Deal(len(labels), batch_size, drop_last, seed, Shard(rank, world_size))
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [N], of all samples of all ranks, on the device."""
+        return self._labels
 
     def __len__(self) -> int:
         """Batches of an epoch; the same on all ranks."""
-        count, ranks = len(self._labels), self._shard.world_size
-        if self._drop_last:
-            return count // ranks // self._batch_size
-        return -(-count // (ranks * self._batch_size))
+        return self._deal.batches
 
     @property
     def full(self) -> int:
         """Samples of its largest batch on this rank."""
-        return min(self._batch_size, -(-len(self._labels) // self._shard.world_size))
+        return self._deal.full
 
     def for_one(self) -> Loader:
         """What one process would load: all ranks' batches together; the images are shared."""
         one = copy.copy(self)
-        one._batch_size, one._shard = self._batch_size * self._shard.world_size, Shard()
+        one._deal = self._deal.for_one()
         return one
 
     def counted(self, number: int) -> tuple[int, int]:
@@ -105,12 +107,7 @@ class Loader:
 
         Ranks whose parts differ by one image average right if they weigh their loss by these.
         """
-        count, (rank, ranks) = len(self._labels), (self._shard.rank, self._shard.world_size)
-        parts = count // ranks if self._drop_last else -(-count // ranks)
-        low = number * self._batch_size
-        high = min(low + self._batch_size, parts)
-        here = -(-(count - rank) // ranks)  # places of this rank within the samples
-        return max(0, min(high, here) - low), min(high * ranks, count) - low * ranks
+        return self._deal.counted(number)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch, from batch `start` on.
@@ -125,24 +122,23 @@ class Loader:
         Raises:
             ValueError: epoch or start out of range.
         """
-        if epoch < 0:
-            raise ValueError(f"epoch must be 0 or more, got {epoch}.")
-        if not 0 <= start <= len(self):
-            raise ValueError(f"start must be a batch in [0, {len(self)}], got {start}.")
+        deal = self._deal
+        deal.check(epoch, start)
         plan = draw(
-            len(self._labels),
+            deal.count,
             augment=self._augment,
             shuffle=self._shuffle,
-            drop_last=self._drop_last,
-            shard=self._shard,
-            seed=self._seed,
+            drop_last=deal.drop_last,
+            shard=deal.shard,
+            seed=deal.seed,
             epoch=epoch,
             device=self._images.device,
         )
         return (self._batch(plan, number) for number in range(start, len(self)))
 
     def _batch(self, plan: Plan, number: int) -> tuple[Tensor, Tensor]:
-        low, high = self._bound(plan, number), self._bound(plan, number + 1)
+        samples = len(plan.order)
+        low, high = (self._deal.bound(place, samples) for place in (number, number + 1))
         index = plan.order[low:high]
         images = crop(
             self._images,
@@ -155,14 +151,6 @@ class Loader:
         if last > first:
             flip_(images, plan.flips[first:last] - low)
         return self._normalise(images), self._labels[index]
-
-    def _bound(self, plan: Plan, number: int) -> int:
-        """First place of a batch, or the end of the last one."""
-        samples, left = len(plan.order), len(self) - number
-        if left == 0 and not self._drop_last:
-            return samples
-        # A rank with one sample less keeps one for its last batch, lest that be empty.
-        return max(0, min(number * self._batch_size, samples - left))
 
 
 def _check_tensors(images: Tensor, labels: Tensor, *, channels: int) -> None:
@@ -179,19 +167,4 @@ def _check_tensors(images: Tensor, labels: Tensor, *, channels: int) -> None:
     if channels != images.shape[1]:
         raise ValueError(
             f"mean must have one number for each of {images.shape[1]} channels, got {channels}."
-        )
-
-
-def _check_counts(
-    count: int, batch_size: int, world_size: int, seed: int, *, drop_last: bool
-) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")
-    if seed < 0:
-        raise ValueError(f"seed must be 0 or more, got {seed}.")
-    least = world_size * batch_size if drop_last else world_size
-    if count < least:
-        raise ValueError(
-            f"{count} samples are too few for batch_size {batch_size} on {world_size} rank(s) "
-            f"with drop_last={drop_last}; at least {least} are needed."
         )

@@ -97,7 +97,7 @@ def draw(
     Returns:
         the plan; a sample's crop and flip depend on its place in the epoch, not on the shard.
     """
-    generator = _generator(seed, epoch)
+    generator = generator_of(seed, epoch)
     order = order_of(count, shuffle=shuffle, drop_last=drop_last, shard=shard, generator=generator)
     reach = 2 * augment.crop_padding + 1
     # For each sample once, so that they do not depend on the number of ranks; a repeat is alike.
@@ -114,7 +114,7 @@ def draw(
     )
 
 
-def _generator(seed: int, epoch: int) -> torch.Generator:
+def generator_of(seed: int, epoch: int) -> torch.Generator:
     """A stream of its own for each (seed, epoch); seed + epoch would repeat across seeds."""
     (state,) = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state) >> 1)

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..data.dataset import Dataset
+from ..data.catalog import AnyDataset
 from ..training.config import DataConfig
 from ..training.errors import BadInput, Interrupted, RunFailed
+from ..training.feeds import load_data
 from ..training.progress import Reporter
 from ..training.run import train
-from ..training.session import load_data
 from ..training.settings import build
 
 
@@ -56,7 +56,7 @@ class Bench:
 
     def __init__(self) -> None:
         self._config: DataConfig | None = None
-        self._dataset: Dataset | None = None
+        self._dataset: AnyDataset | None = None
 
     def run(self, job: Job) -> Outcome:
         """Train, or continue; whatever goes wrong with the run is in the outcome.
@@ -78,7 +78,7 @@ class Bench:
             error = _sentence(failure)
         return Outcome(job.index, record, error, time.perf_counter() - started)
 
-    def load(self, config: DataConfig, reporter: Reporter | None = None) -> Dataset:
+    def load(self, config: DataConfig, reporter: Reporter | None = None) -> AnyDataset:
         """The data set, from the last run if that had the same.
 
         Args:

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 from torch import nn
 
 from .common import whole
+from .imagenet import imagenet_resnet
 from .resnet import cifar_resnet, stem_resnet
 from .small import lenet5, lenet_300_100, mlp
 from .vgg import vgg
@@ -122,6 +123,11 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def _imagenet(depth: int) -> tuple[Builder, str]:
+    blocks = "bottlenecks, stride in the 3x3" if depth >= 50 else "basic blocks"
+    return partial(imagenet_resnet, depth), f"ResNet-{depth} for 224 pixels, {blocks}"
+
+
 def _cifar(depth: int) -> tuple[Builder, str]:
     blocks = (depth - 2) // 6
     summary = f"CIFAR ResNet, three stages of {blocks} basic block{'s' if blocks > 1 else ''}"
@@ -135,6 +141,7 @@ _MODELS: Mapping[str, tuple[Builder, str]] = MappingProxyType(
         "resnet34-cifar": (partial(stem_resnet, 34), "ResNet-34, 3x3 stem, basic blocks, 64 … 512"),
         "resnet50-cifar": (partial(stem_resnet, 50), "ResNet-50, 3x3 stem, bottlenecks, 64 … 2048"),
     }
+    | {f"resnet{depth}-imagenet": _imagenet(depth) for depth in (18, 34, 50, 101)}
     | {
         f"vgg{depth}": (
             partial(vgg, depth),

@@ -149,22 +149,41 @@ def _assemble(
     parts["conv1"] = _conv3(in_channels, widths[0])
     parts["bn1"] = nn.BatchNorm2d(widths[0])
     parts["relu"] = nn.ReLU()
+    parts |= stages(block, widths, depths)
+    parts["pool"] = GlobalAverage()
+    parts["fc"] = head
+    return nn.Sequential(parts)
+
+
+def stages(
+    block: type[BasicBlock] | type[Bottleneck], widths: Sequence[int], depths: Sequence[int]
+) -> dict[str, nn.Module]:
+    """The stages behind a stem of `widths[0]` channels; all but the first halve the map.
+
+    Args:
+        block: what they are made of.
+        widths: channels of each stage, before a bottleneck's expansion.
+        depths: blocks of each stage.
+
+    Returns:
+        layer1, layer2, … in order.
+    """
+    made: dict[str, nn.Module] = {}
     inputs = widths[0]
     for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
         blocks: list[nn.Module] = []
         for index in range(depth):
             blocks.append(block(inputs, width, 2 if stage > 0 and index == 0 else 1))
             inputs = width * block.expansion
-        parts[f"layer{stage + 1}"] = nn.Sequential(*blocks)
-    parts["pool"] = GlobalAverage()
-    parts["fc"] = head
-    return nn.Sequential(parts)
+        made[f"layer{stage + 1}"] = nn.Sequential(*blocks)
+    return made
 
 
 def _wrong_depth(depth: int) -> str:
     below = depth - (depth - 2) % 6
     valid = " or ".join(f"resnet{near}" for near in (below, below + 6) if near >= 8)
     stem = f", or resnet{depth}-cifar (ImageNet's shape)" if depth in _STEM_BLOCKS else ""
+    stem += f", or resnet{depth}-imagenet" if depth in (18, 34, 101) else ""
     return f"a CIFAR ResNet has depth 6n + 2 >= 8, got resnet{depth}. Take {valid}{stem}."
 
 

@@ -47,12 +47,13 @@ def _ranges(config: TrainConfig) -> None:
     _at_least("epochs", optim.epochs, 1)
     _at_least("batch_size", optim.batch_size, 1)
     _at_least("keep", run.keep, 1)
+    _at_least("prefetch", data.prefetch, 1)
     cadence.parse(run.checkpoint_every)
     _at_least("seed", run.seed, 0)
     _at_least("split_seed", data.split_seed, 0)
     for name, number in _optional(config):
         if number is not None:
-            _at_least(name, number, 0 if name == "crop_padding" else 1)
+            _at_least(name, number, 0 if name in ("crop_padding", "workers") else 1)
     _within("validation", validation_share(config), 0, 1, below=True)
     _within("lr", optim.lr, 0, math.inf, below=True, above=True)
     _within("momentum", optim.momentum, 0, 1, below=True)
@@ -70,6 +71,8 @@ def _optional(config: TrainConfig) -> tuple[tuple[str, int | None], ...]:
     return (
         ("width", config.model.width),
         ("crop_padding", config.data.crop_padding),
+        ("image_size", config.data.image_size),
+        ("workers", config.data.workers),
         ("threads", config.run.threads),
     )
 

@@ -18,9 +18,11 @@ class DataConfig:
     """What is learned from."""
 
     dataset: str = "digits"
-    """A name that `sparsetrain datasets` lists, or a folder of images by class."""
+    """A name that `sparsetrain datasets` lists; a folder of images by class; or hf:NAME, an image
+    data set of the Hugging Face Hub (extra `datasets`)."""
     data_dir: Path | None = None
-    """Where data sets lie or are downloaded to; None is the user's cache folder."""
+    """Where data sets lie or are downloaded to; None is the user's cache folder. Of imagenet the
+    folder that holds train/CLASS/*.JPEG and val/CLASS/*.JPEG."""
     download: bool = True
     """Fetch what is missing."""
     validation: float | None = None
@@ -34,6 +36,16 @@ class DataConfig:
     """What is padded with; None is the data set's own."""
     flip: bool | None = None
     """Random left-right flips; None is the data set's own."""
+    image_size: int | None = None
+    """Side in pixels of what the network sees, of a folder, imagenet or hf:NAME; None is a folder's
+    first image's, else 224."""
+    workers: int | None = None
+    """Processes that decode the images of imagenet or hf:NAME, for each training process; 0: it
+    decodes itself; None is one a core, at most 8."""
+    prefetch: int = 2
+    """Batches that each of them has ready ahead."""
+    reduced_decoding: bool = True
+    """Decode a JPEG at 1/2, 1/4 or 1/8 of its size where that has pixels enough."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,8 @@ class ModelConfig:
     """A name that `sparsetrain models` lists."""
     width: int | None = None
     """Width factor of the network; None is the model's own."""
+    init: Literal["fan_in", "fan_out"] | None = None
+    """Fan that convolutions of the ImageNet ResNets are initialised for; None is fan_out."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +181,8 @@ NOT_IDENTITY = frozenset(
     {
         "data_dir",
         "download",
+        "workers",
+        "prefetch",
         "threads",
         "compile",
         "parallel",

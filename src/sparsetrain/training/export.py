@@ -16,8 +16,9 @@ from ..atomic import write_atomic
 from ..types import Masks
 from .config import TrainConfig
 from .errors import BadInput
+from .feeds import load_data
 from .folder import RunFolder
-from .session import load_data
+from .session import model_options
 
 Format = Literal["compressed", "dense", "onnx", "2:4"]
 _ENDS = {"compressed": "compressed.safetensors", "dense": "dense.safetensors", "onnx": "onnx"}
@@ -99,16 +100,16 @@ def _network(config: TrainConfig) -> tuple[nn.Module, tuple[int, int, int]]:
     known = {entry.name: entry for entry in data.describe()}
     if config.data.dataset in known:
         entry = known[config.data.dataset]
-        classes, shape = entry.classes, entry.image
+        side = config.data.image_size
+        classes, shape = entry.classes, entry.image if side is None else (3, side, side)
     else:
         dataset = load_data(config.data)
         classes, shape = dataset.num_classes, (dataset.in_channels, *dataset.image_size)
-    options = {} if config.model.width is None else {"width": config.model.width}
     model = models.create(
         config.model.model,
         num_classes=classes,
         in_channels=shape[0],
         image_size=shape[1],
-        **options,
+        **model_options(config.model),
     )
     return model, shape

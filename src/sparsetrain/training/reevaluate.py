@@ -11,9 +11,10 @@ from safetensors.torch import load
 
 from .device import place
 from .errors import BadInput, RunFailed
+from .feeds import load_data, test_feed
 from .folder import RunFolder
 from .loop import evaluate
-from .session import load_data, make_model, test_loader
+from .session import make_model
 
 # Other devices and precisions move single images across the border, not whole percents.
 _TOLERANCE = 0.005
@@ -46,7 +47,7 @@ def reevaluate(path: Path, *, device: str = "auto", data_dir: Path | None = None
         model.load_state_dict(weights)
     except (ValueError, OSError, RuntimeError) as error:
         raise BadInput(f"cannot rebuild the network of {path}: {error}") from error
-    result = evaluate(model, test_loader(dataset, where).batches(0), place=where)
+    result = evaluate(model, test_feed(dataset, where).batches(0), place=where)
     return _compared(result.accuracy, weights, record)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..data.dataset import Dataset
+from ..data.catalog import AnyDataset
 from .check import resolve
 from .config import TrainConfig
 from .device import cpu_threads, determinism
@@ -30,7 +30,7 @@ from .trainer import run_epoch
 
 
 def train(
-    config: TrainConfig, *, reporter: Reporter, command: str = "", dataset: Dataset | None = None
+    config: TrainConfig, *, reporter: Reporter, command: str = "", dataset: AnyDataset | None = None
 ) -> dict[str, Any]:
     """Train as the settings say, or continue, or only report a run that is finished.
 
@@ -94,7 +94,7 @@ def _finished(folder: RunFolder, config: TrainConfig, reporter: Reporter) -> dic
 
 
 def _build(
-    config: TrainConfig, reporter: Reporter, dataset: Dataset | None, world: World
+    config: TrainConfig, reporter: Reporter, dataset: AnyDataset | None, world: World
 ) -> RunState:
     try:
         with _told(reporter):

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from .. import data, models
 from ..compute import SparseCompute
-from ..data.augment import Augment
-from ..data.dataset import Dataset
+from ..data.catalog import AnyDataset
+from ..data.deal import Feed
 from ..data.download import Progress
-from ..data.loader import Loader
 from .compiled import compile_calls, compile_mode
-from .config import DataConfig, ModelConfig, TrainConfig, validation_share
+from .config import ModelConfig, TrainConfig, validation_share
 from .device import Place, place
 from .errors import BadInput
+from .feeds import black, held_out_feed, load_data, test_feed, train_feed
 from .flops import ForwardFlops, count_forward
 from .optimizer import make_optimizer
 from .parallel import ALONE, World, replicated, shard_, share_of_batch
 from .plans import Plan, make_plan
 from .sparse import sparse_steps
 from .sparse_eval import SparseEvaluation, sparse_evaluation
-
-_EVAL_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Session:
     """
 
     place: Place
-    dataset: Dataset
+    dataset: AnyDataset
     model: nn.Module
     network: nn.Module
     optimizer: Optimizer
@@ -51,16 +50,16 @@ class Session:
     compute: SparseCompute | None
     judge: SparseEvaluation | None
     flops: ForwardFlops
-    train: Loader
+    train: Feed
     train_images: int
-    held_out: Loader | None
-    test: Loader
+    held_out: Feed | None
+    test: Feed
 
 
 def build_session(
     config: TrainConfig,
     progress: Progress | None = None,
-    dataset: Dataset | None = None,
+    dataset: AnyDataset | None = None,
     world: World = ALONE,
 ) -> Session:
     """Load the data and make network, optimizer and method.
@@ -82,7 +81,7 @@ def build_session(
     dataset = load_data(config.data, progress) if dataset is None else dataset
     torch.manual_seed(config.run.seed)
     model = make_model(config.model, dataset, where)
-    flops = count_forward(model, _black(dataset, where))
+    flops = count_forward(model, black(dataset, where))
     whole = None
     if world.mode == "fsdp":
         whole = copy.deepcopy(model)
@@ -91,16 +90,16 @@ def build_session(
     kept, held = data.split(
         dataset.train_labels, validation_share(config), seed=config.data.split_seed
     )
-    train = _train_loader(config, dataset, kept, where)
+    train = train_feed(config, dataset, kept, where)
     plan = make_plan(config, model, optimizer, train.for_one(), whole)
     if world.rank:  # dropout must not be that of rank 0's images
         torch.manual_seed(config.run.seed + world.rank)
-    held_out, test = _held_out(dataset, held, where), test_loader(dataset, where)
+    held_out, test = held_out_feed(dataset, held, where), test_feed(dataset, where)
     compute = sparse_steps(config.run, plan.engine, where.device, compiled=mode is not None)
     judge = sparse_evaluation(
         config.run,
         where,
-        _black(dataset, where, images=train.full),
+        black(dataset, where, images=train.full),
         images=len(kept) + len(held),
         macs=flops.total // 2,
     )
@@ -127,17 +126,6 @@ def build_session(
     )
 
 
-def load_data(config: DataConfig, progress: Progress | None = None) -> Dataset:
-    """The data set that the settings name.
-
-    Raises:
-        ValueError: unknown, absent or damaged.
-    """
-    return data.load(
-        config.dataset, root=config.data_dir, download=config.download, progress=progress
-    )
-
-
 def check_model(config: ModelConfig) -> None:
     """Refuse a name or option that no network has, before any data are fetched.
 
@@ -145,10 +133,10 @@ def check_model(config: ModelConfig) -> None:
         ValueError: from `models.create`.
     """
     with torch.device("meta"):
-        models.create(config.model, **_options(config))
+        models.create(config.model, **model_options(config))
 
 
-def make_model(config: ModelConfig, dataset: Dataset, where: Place) -> nn.Module:
+def make_model(config: ModelConfig, dataset: AnyDataset, where: Place) -> nn.Module:
     """The network for a data set, on the device.
 
     Raises:
@@ -162,72 +150,13 @@ def make_model(config: ModelConfig, dataset: Dataset, where: Place) -> nn.Module
         num_classes=dataset.num_classes,
         in_channels=dataset.in_channels,
         image_size=height,
-        **_options(config),
+        **model_options(config),
     )
     layout = torch.channels_last if where.channels_last else torch.contiguous_format
     return model.to(where.device, memory_format=layout)  # pyright: ignore[reportCallIssue]
 
 
-def test_loader(dataset: Dataset, where: Place) -> Loader:
-    """The test images in order, not augmented."""
-    return _plain_loader(dataset, dataset.test_images, dataset.test_labels, where)
-
-
-def _options(config: ModelConfig) -> dict[str, int]:
-    return {} if config.width is None else {"width": config.width}
-
-
-def _held_out(dataset: Dataset, held: Tensor, where: Place) -> Loader | None:
-    if len(held) == 0:
-        return None
-    return _plain_loader(dataset, dataset.train_images[held], dataset.train_labels[held], where)
-
-
-def _plain_loader(dataset: Dataset, images: Tensor, labels: Tensor, where: Place) -> Loader:
-    return Loader(
-        images,
-        labels,
-        batch_size=_EVAL_BATCH,
-        mean=dataset.mean,
-        std=dataset.std,
-        shuffle=False,
-        seed=0,
-        device=where.device,
-        channels_last=where.channels_last,
-        rank=where.world.rank,
-        world_size=where.world.size,
-    )
-
-
-def _train_loader(config: TrainConfig, dataset: Dataset, kept: Tensor, where: Place) -> Loader:
-    size = min(config.optim.batch_size, len(kept))
-    return Loader(
-        dataset.train_images[kept],
-        dataset.train_labels[kept],
-        batch_size=max(1, size // where.world.size),
-        mean=dataset.mean,
-        std=dataset.std,
-        augment=_augment(config.data, dataset.augment),
-        shuffle=True,
-        seed=config.run.seed,
-        device=where.device,
-        channels_last=where.channels_last,
-        # Batch norm cannot train on a last batch of one image.
-        drop_last=len(kept) > size and len(kept) % size == 1,
-        rank=where.world.rank,
-        world_size=where.world.size,
-    )
-
-
-def _black(dataset: Dataset, where: Place, images: int = 1) -> Tensor:
-    """Black images as the network takes them."""
-    return torch.zeros(images, *dataset.test_images.shape[1:], device=where.device)
-
-
-def _augment(config: DataConfig, own: Augment) -> Augment:
-    return replace(
-        own,
-        crop_padding=own.crop_padding if config.crop_padding is None else config.crop_padding,
-        padding_mode=config.padding_mode or own.padding_mode,
-        flip=own.flip if config.flip is None else config.flip,
-    )
+def model_options(config: ModelConfig) -> dict[str, Any]:
+    """What the settings say about the network beside its name."""
+    given = {"width": config.width, "init": config.init}
+    return {key: value for key, value in given.items() if value is not None}

@@ -15,10 +15,10 @@ from ...training.check import resolve
 from ...training.checkpoint import write_atomic
 from ...training.device import cpu_threads
 from ...training.errors import BadInput, Interrupted
+from ...training.feeds import load_data
 from ...training.folder import RunFolder
 from ...training.progress import Reporter
 from ...training.run import train
-from ...training.session import load_data
 from ...training.settings import build
 from .study import Study
 from .variants import Regrow, Structure, Variant, variants

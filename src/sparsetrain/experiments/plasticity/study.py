@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ... import methods
-from ...data.dataset import Dataset
+from ...data.catalog import AnyDataset
 from ...sparsifier import Sparsifier
 from ...training.config import TrainConfig
 from ...training.loop import evaluate, train_epoch
@@ -36,7 +36,7 @@ class Study:
 
     config: TrainConfig
     checkpoints: Path
-    dataset: Dataset
+    dataset: AnyDataset
     recover: int
     to_end: bool
     share: float

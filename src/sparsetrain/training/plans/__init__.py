@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ... import methods
-from ...data.loader import Loader
+from ...data.deal import Feed
 from ..config import TrainConfig
 from .art import ArtPlan
 from .at_init import at_init_plan
@@ -20,7 +20,7 @@ def make_plan(
     config: TrainConfig,
     model: nn.Module,
     optimizer: Optimizer,
-    train: Loader,
+    train: Feed,
     whole: nn.Module | None = None,
 ) -> Plan:
     """Attach the method that the settings name.

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from ...art import ART
 from ...batchnorm import recalibrate_batchnorm_
-from ...data.loader import Loader
+from ...data.deal import Feed
 from ...regularizers import L1, L2, HyperSparse, Regularizer
 from ...sparsifier import Sparsifier
 from ..config import ArtOptions, TrainConfig
@@ -25,7 +25,7 @@ class ArtPlan:
     """ART: dense, regularize, finetune; the second phase ends by ART's rule."""
 
     def __init__(
-        self, config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Loader
+        self, config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Feed
     ) -> None:
         options: ArtOptions = config.options
         self._options, self._total = options, config.optim.epochs
@@ -144,7 +144,7 @@ class ArtPlan:
 class _Recalibration:
     """Batch-norm statistics from the first batches of epoch 0."""
 
-    def __init__(self, train: Loader) -> None:
+    def __init__(self, train: Feed) -> None:
         self._train = train
 
     def __call__(self, model: nn.Module) -> None:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from ... import criteria, distributions, methods, saliency
 from ... import masks as mask_algebra
-from ...data.loader import Loader
+from ...data.deal import Feed
 from ...selection import select
 from ...types import Masks, View
 from ..config import TrainConfig
@@ -20,7 +20,7 @@ from .single import SinglePlan, attach
 
 
 def at_init_plan(
-    config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Loader, whole: nn.Module
+    config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Feed, whole: nn.Module
 ) -> SinglePlan:
     """A mask scored on the network as it was initialised, then fixed.
 
@@ -34,7 +34,7 @@ def at_init_plan(
     return SinglePlan(config, attach(config, model, optimizer, method), {"scored_images": images})
 
 
-def _score(config: TrainConfig, model: nn.Module, train: Loader) -> tuple[Masks, int]:
+def _score(config: TrainConfig, model: nn.Module, train: Feed) -> tuple[Masks, int]:
     """The masks, and the number of images that they were found with."""
     options, sparsity = config.options, config.sparse.sparsity
     include, exclude = config.sparse.include or None, config.sparse.exclude
@@ -89,7 +89,7 @@ def _tickets(config: TrainConfig, options: SmartRatioOptions, model: nn.Module) 
     return mask_algebra.keep_layerwise(score(view), counts)
 
 
-def first_of_each_class(train: Loader, count: int) -> tuple[Tensor, Tensor]:
+def first_of_each_class(train: Feed, count: int) -> tuple[Tensor, Tensor]:
     """The first `count` images of each class in epoch 0, and their labels, in its order.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ...data.loader import Loader
+from ...data.deal import Feed
 from ...imp import IMP
 from ...imp_rule import ImpRule
 from ...sparsifier import Sparsifier
@@ -29,7 +29,7 @@ class ImpPlan:
     """Iterative magnitude pruning: each training is a phase with the whole schedule."""
 
     def __init__(
-        self, config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Loader
+        self, config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Feed
     ) -> None:
         rule = imp_rule(config, steps=len(train))
         warn_of_short_trainings(rule)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import nn
 from torch.nn import functional as F
 
-from ...data.loader import Loader
+from ...data.deal import Feed
 from ...saliency.scored_copy import ScoredCopy, scoring, summed_gradient
 from ...selection import select
 from ...sharded import place
@@ -17,7 +17,7 @@ from ..config import TrainConfig
 
 @contextmanager
 def first_gradient(
-    config: TrainConfig, model: nn.Module, train: Loader, whole: nn.Module
+    config: TrainConfig, model: nn.Module, train: Feed, whole: nn.Module
 ) -> Iterator[int]:
     """For the while, `p.grad` of the selected weights is that of the first training batch.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ... import methods
-from ...data.loader import Loader
+from ...data.deal import Feed
 from ...sparsifier import Sparsifier
 from ...types import Method
 from ..config import TrainConfig
@@ -20,7 +20,7 @@ from .regrown_start import first_gradient
 
 
 def in_loop_plan(
-    config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Loader, whole: nn.Module
+    config: TrainConfig, model: nn.Module, optimizer: Optimizer, train: Feed, whole: nn.Module
 ) -> SinglePlan:
     """The plan of an in-loop method, attached.
 
