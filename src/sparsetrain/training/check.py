@@ -48,6 +48,9 @@ def _ranges(config: TrainConfig) -> None:
     _at_least("batch_size", optim.batch_size, 1)
     _at_least("keep", run.keep, 1)
     _at_least("prefetch", data.prefetch, 1)
+    _within("accumulate", optim.accumulate, 1, optim.batch_size)
+    if optim.ema is not None:
+        _within("ema", optim.ema, 0, 1, below=True)
     cadence.parse(run.checkpoint_every)
     _at_least("seed", run.seed, 0)
     _at_least("split_seed", data.split_seed, 0)

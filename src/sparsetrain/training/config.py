@@ -108,6 +108,12 @@ class OptimConfig:
     """Factor at each milestone."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
+    accumulate: int = 1
+    """Parts that each process's share of a step's images is computed in, one after the other, so
+    that less memory is needed; batch norm sees a part at a time."""
+    ema: float | None = None
+    """Decay of a moving average of the weights, as 0.9999; validation, test and the saved network
+    are then the average's. None keeps none."""
 
 
 @dataclass(frozen=True)

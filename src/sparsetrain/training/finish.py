@@ -39,11 +39,13 @@ def finish(
     session, metrics = state.session, state.history
     session.plan.finalize()
     with state.totals.timed("total"), state.totals.timed("processor"):
+        last = {} if state.average is None else {"test_accuracy_unaveraged": _test(state, check)}
+    with state.totals.timed("total"), state.totals.timed("processor"), state.shown():
         weights = weights_file(session.model)
         if session.place.world.writes:
             write_atomic(folder.weights, weights)
         with state.totals.timed("evaluate"):
-            accuracies = _accuracies(state, metrics, check)
+            accuracies = _accuracies(state, metrics, check) | last
         if session.place.world.writes:
             plot_history(metrics, folder.history)
     record = make_record(

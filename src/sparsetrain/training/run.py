@@ -190,6 +190,11 @@ def _guarded(
         what = str(error).rstrip(".")
         raise RunFailed(f"epoch {state.epoch + 1}: {what}. {saver.last_good()}") from error
     except RuntimeError as error:
+        if str(error).startswith("DataLoader worker"):
+            raise RunFailed(
+                f"epoch {state.epoch + 1}: a process that decodes images was killed; lower "
+                f"workers, prefetch or batch_size. {saver.last_good()}"
+            ) from error
         if state.session.place.world.size == 1:
             raise
         # Masks that differ, or a process that is gone: torchrun ends the others and starts anew.

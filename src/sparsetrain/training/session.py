@@ -21,6 +21,7 @@ from .device import Place, place
 from .errors import BadInput
 from .feeds import black, held_out_feed, load_data, test_feed, train_feed
 from .flops import ForwardFlops, count_forward
+from .loop import part_sizes
 from .optimizer import make_optimizer
 from .parallel import ALONE, World, replicated, shard_, share_of_batch
 from .plans import Plan, make_plan
@@ -107,6 +108,7 @@ def build_session(
     if mode is not None:
         often = [train, held_out, test if config.sparse.compat == "paper" else None]
         sizes = {loader.full for loader in often if loader is not None}
+        sizes |= part_sizes(train.full, config.optim.accumulate)
         networks = [model] if network is model else [model, network]
         where = replace(where, compiled=compile_calls(networks, mode, sizes))
     return Session(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from .. import sharded
+from .average import Average
 from .best import Best
 from .config import TrainConfig
 from .errors import BadInput
@@ -35,6 +37,7 @@ class RunState:
         sums: over them.
         begun: what held when that epoch began; empty before its first batch.
         tracer: of the run's course; None where it is not kept.
+        average: of the weights; None where none is asked for.
     """
 
     config: TrainConfig
@@ -48,6 +51,7 @@ class RunState:
     sums: Sums = field(init=False)
     begun: dict[str, float] = field(default_factory=dict)
     tracer: Tracer | None = None
+    average: Average | None = None
 
     def __post_init__(self) -> None:
         self.sums = Sums(self.session.place.device)
@@ -57,7 +61,13 @@ class RunState:
         """Before the first epoch."""
         traced = config.run.trace and session.place.world.mode == "none"
         tracer = Tracer(config, session) if traced else None
-        return cls(config, session, session.flops, tracer=tracer)
+        decay = config.optim.ema
+        average = None if decay is None else Average(session.model, decay)
+        return cls(config, session, session.flops, tracer=tracer, average=average)
+
+    def shown(self) -> AbstractContextManager[None]:
+        """For the while, the network is the one that is evaluated and saved: the average's."""
+        return nullcontext() if self.average is None else self.average.shown()
 
     @property
     def paper(self) -> bool:
@@ -110,6 +120,7 @@ class RunState:
             "sparse_compute": compute.choices if (compute := self.session.compute) else {},
             "totals": self.totals.state_dict(),
             "best": None if self.best is None else self.best.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "trace": None if self.tracer is None else self.tracer.state_dict(),
             "rng": generators[0][0],
             "rng_cuda": generators[0][1],
@@ -136,6 +147,8 @@ class RunState:
         self.history = [dict(line) for line in state["history"]]
         self.totals = Totals(**state["totals"])
         self.best = None if state["best"] is None else Best(**state["best"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         if state.get("trace") is None:
             self.tracer = None  # the course so far was not kept, and half of one misleads
         elif self.tracer is not None:

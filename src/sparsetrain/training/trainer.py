@@ -47,7 +47,8 @@ def run_epoch(
     result = _train(state, phase, reporter, after_step)
     state.totals.mask_updates += session.plan.update_seconds - spent
     line |= {"loss": result.loss, "train_accuracy": result.accuracy}
-    line |= _monitor(state, check)
+    with state.shown():
+        line |= _monitor(state, check)
     line |= {"sparsity": session.plan.sparsity, "lr": _rate(state, phase, epoch, 0)}
     # The masks may move within the epoch: the mean of its two ends.
     mean = (state.begun["cost"] + _cost(state)) / 2
@@ -61,6 +62,12 @@ def run_epoch(
         line["skipped_steps"] = state.sums.skipped
     line["seconds"] = round(state.totals.so_far("total") - state.begun["total"], 3)
     state.end_epoch(line)
+    if (
+        state.average is not None
+        and state.epoch < state.end
+        and session.plan.phase.name != phase.name
+    ):
+        state.average.restart()  # a phase may begin with weights of long ago
     return line
 
 
@@ -76,6 +83,10 @@ def _train(
         first=epoch * batches,
         world=session.place.world,
     )
+
+    def took() -> None:
+        if state.average is not None:
+            state.average.update(dict(session.plan.masks))
 
     def after() -> None:
         state.batch += 1
@@ -98,6 +109,8 @@ def _train(
             guard=guard,
             counted=session.train.counted,
             compute=session.compute,
+            part_size=max(1, session.train.full // state.config.optim.accumulate),
+            took=took,
             after=after,
         )
 

@@ -100,6 +100,7 @@ def first_of_each_class(train: Feed, count: int) -> tuple[Tensor, Tensor]:
     seen: Counter[int] = Counter()
     images: list[Tensor] = []
     labels: list[Tensor] = []
+    wanted = int(train.labels.bincount().clamp(max=count).sum())  # then the rest need no decoding
     for batch, classes in train.batches(0):
         chosen: list[int] = []
         for place, label in enumerate(classes.tolist()):
@@ -110,6 +111,8 @@ def first_of_each_class(train: Feed, count: int) -> tuple[Tensor, Tensor]:
             index = torch.tensor(chosen, device=batch.device)
             images.append(batch[index])
             labels.append(classes[index])
+        if sum(map(len, labels)) == wanted:
+            break
     return torch.cat(images), torch.cat(labels)
 
 
