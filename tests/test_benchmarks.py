@@ -16,6 +16,7 @@ TOY = {
     "augmentation": ["--smoke"],
     "files": ["--smoke"],
     "gpu": ["--smoke"],
+    "imagenet_loader": ["--smoke"],
     "linear": ["--smoke"],
     "mask_update": ["--smoke"],
     "own_choices": ["--smoke"],
