@@ -1,7 +1,10 @@
 """One training step with a fixed mask: forward, loss, backward, optimizer, masks; sparse and dense.
 
 Dense is the masked network, channels-last and not, with fused SGD in float32, and in bfloat16 where
-the processor computes in it. The gates are those of the project's issue on speed.
+the processor computes in it. The gates are those of the project's issue on speed: how much faster a
+sparse step is at 99 %, and that the choice made for each layer by measurement is never slower than
+0.97 of the better of all layers sparse and none. The optimizer's share is that of `step()` in the
+sparse step, masking included.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import statistics
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -24,13 +29,14 @@ from sparsetrain.kernels import native
 RECORD = Path(__file__).parent / "records" / "sparse-training.json"
 NETS = {"resnet32": {"width": 2}, "vgg19": {}}
 GATES = {"resnet32": 3.5, "vgg19": 6.0}
+CHOICE_GATE = 0.97
 BASE = "dense, channels-last"
 
 
 def stepper(
-    model: torch.nn.Module, masks: dict[str, torch.Tensor], data: Any, kind: str
+    model: torch.nn.Module, masks: dict[str, torch.Tensor], data: Any, kind: str, optimizing: Any
 ) -> Callable[[], None]:
-    """A whole training step of its own copy of the network."""
+    """A whole training step of its own copy of the network; optimizer times go to `optimizing`."""
     last = torch.contiguous_format if kind == "dense, contiguous" else torch.channels_last
     model = copy.deepcopy(model).to(memory_format=last)  # pyright: ignore[reportCallIssue]
     images, labels = data[0].contiguous(memory_format=last), data[1]
@@ -39,8 +45,8 @@ def stepper(
     )
     sparsifier = st.Sparsifier(model, optimizer, st.methods.static(masks=masks))
     around: AbstractContextManager[object] = nullcontext()
-    if kind == "sparse":
-        around = st.SparseCompute(sparsifier)
+    if kind.endswith("sparse"):
+        around = st.SparseCompute(sparsifier, mode="sparse" if kind == "all sparse" else "measured")
     elif kind == "dense, bf16":
         around = torch.autocast("cpu", torch.bfloat16)
 
@@ -49,7 +55,9 @@ def stepper(
             loss = F.cross_entropy(model(images).float(), labels)
         optimizer.zero_grad()
         loss.backward()
+        start = time.perf_counter()
         optimizer.step()
+        optimizing.setdefault(kind, []).append(1e3 * (time.perf_counter() - start))
 
     return step
 
@@ -63,18 +71,27 @@ def measure(
     counts = st.distributions.erk(shapes, sparsity)
     masks = st.masks.keep_layerwise({k: torch.rand(shape) for k, shape in shapes.items()}, counts)
     data = (torch.randn(batch, 3, size, size), torch.randint(0, 10, (batch,)))
-    kinds = ["sparse", BASE, "dense, contiguous"]
+    kinds = ["sparse", "all sparse", BASE, "dense, contiguous"]
     if "avx512_bf16" in Path("/proc/cpuinfo").read_text():
         kinds.append("dense, bf16")
-    times = interleaved({kind: stepper(model, masks, data, kind) for kind in kinds}, repeats)
+    optimizing: dict[str, list[float]] = {}
+    steps = {kind: stepper(model, masks, data, kind, optimizing) for kind in kinds}
+    times = interleaved(steps, repeats)
+    optimizer = optimizing["sparse"][-repeats:]
+    share = [a / b for a, b in zip(optimizer, times["sparse"], strict=True)]
+    best = min(("all sparse", BASE), key=lambda kind: ratio(times, kind, "sparse"))
     return {
         "network": name,
         "sparsity": sparsity,
         "batch": batch,
         "masks": "random, ERK",
         "milliseconds": {kind: spread(found) for kind, found in times.items()},
+        "optimizer_milliseconds": spread(optimizer),
+        "optimizer_share": statistics.median(share),
         "speedup": {kind: ratio(times, kind, "sparse") for kind in kinds[1:]},
         "gate": GATES.get(name) if sparsity == 0.99 else None,
+        "best_own": best,
+        "choice_gate": CHOICE_GATE,
     }
 
 
@@ -83,7 +100,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--nets", nargs="+", default=list(NETS))
-    parser.add_argument("--sparsities", type=float, nargs="+", default=[0.99])
+    parser.add_argument("--sparsities", type=float, nargs="+", default=[0.9, 0.99])
     parser.add_argument("--smoke", action="store_true", help="only see that it runs")
     parser.add_argument("--out", type=Path, default=None, help="where the record goes")
     options = parser.parse_args()
@@ -97,9 +114,9 @@ def main() -> int:
             row = measure(name, sparsity, **how)
             rows.append(row)
             times = {k: round(v["median"], 1) for k, v in row["milliseconds"].items()}
-            print(
-                f"{name} {sparsity:g}: ms {times}, dense over sparse {row['speedup']}", flush=True
-            )
+            over = {kind: round(value, 2) for kind, value in row["speedup"].items()}
+            share = f"optimizer {100 * row['optimizer_share']:.1f} %"
+            print(f"{name} {sparsity:g}: ms {times}, over sparse {over}, {share}", flush=True)
     found = native.library()
     record = {"benchmark": "a training step with a fixed mask, CPU", **machine(), "results": rows}
     record["kernels"] = "C++" if found is not None else "PyTorch"
@@ -111,6 +128,7 @@ def main() -> int:
         record["results"] = kept + rows
         out.write_text(json.dumps(record, indent=2) + "\n")
     missed = [r for r in rows if r["gate"] and r["speedup"][BASE] < r["gate"]]
+    missed += [r for r in rows if r["speedup"][r["best_own"]] < r["choice_gate"]]
     return 1 if missed else 0
 
 

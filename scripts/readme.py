@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import cards
+import record_tables
 import sweep_tables
 
 import sparsetrain as st
@@ -120,8 +121,12 @@ def blocks_of_pages() -> dict[Path, dict[str, Callable[[], str]]]:
             "table:runtime": runtime,
         },
         ROOT / "docs" / "methods.md": {"table:methods": cards.methods_table},
+        ROOT / "docs" / "sparse-training.md": {
+            "table:sparse-training": record_tables.sparse_training
+        },
         ROOT / "docs" / "results.md": {
             "sweep:methods-digits": partial(sweep_tables.block, RECORDS / "methods-digits.json"),
+            "table:vision-transformer": record_tables.vision_transformer,
         },
     } | {
         package / st.methods.get(name).card: {"options": partial(cards.options_tables, name)}

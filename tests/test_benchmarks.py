@@ -24,6 +24,7 @@ TOY = {
     "runtime": ["--smoke"],
     "sparse_conv": ["--smoke"],
     "sparse_training": ["--smoke"],
+    "vision_transformer": ["--smoke"],
 }
 SLOW = {"art_epoch", "gpu", "runtime"}  # several networks, under two trainers or compiled
 

@@ -1,0 +1,46 @@
+"""Tables of single benchmarks, from their records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RECORDS = Path(__file__).parents[1] / "benchmarks" / "records"
+
+
+def _read(name: str) -> dict[str, Any]:
+    return json.loads((RECORDS / f"{name}.json").read_text())
+
+
+def sparse_training() -> str:
+    """The table of benchmarks/sparse_training.py."""
+    record = _read("sparse-training")
+    rows = [
+        "| network | zeros | sparse step | dense, channels-last | dense, bf16 | all layers sparse |"
+        " optimizer's share |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in record["results"]:
+        over, ms = row["speedup"], row["milliseconds"]["sparse"]["median"]
+        kinds = ("dense, channels-last", "dense, bf16", "all sparse")
+        shown = [f"{over[kind]:.2f}x" if kind in over else "–" for kind in kinds]
+        about = f"{row['network']} | {100 * row['sparsity']:g} % | {ms:.0f} ms"
+        rows.append(f"| {about} | {' | '.join(shown)} | {100 * row['optimizer_share']:.1f} % |")
+    rows.append(f"\n{record['device']}, {record['threads']} thread, batch 64, float32.")
+    return "\n".join(rows)
+
+
+def vision_transformer() -> str:
+    """The table of benchmarks/vision_transformer.py: a row a method."""
+    record = _read("vision-transformer")
+    rows = [
+        "| method | accuracy | random masks, the same counts | above | pooled standard error |",
+        "|---|---|---|---|---|",
+    ]
+    for row in record["results"]:
+        kinds = ("accuracy", "random", "above", "pooled_standard_error")
+        rows.append(f"| {row['method']} | {' | '.join(f'{row[kind]:.2f}' for kind in kinds)} |")
+    seeds = sorted({run["seed"] for row in record["results"] for run in row["runs"]})
+    rows.append(f"\nIn percent; means over seeds {', '.join(map(str, seeds))}.")
+    return "\n".join(rows)
