@@ -91,6 +91,28 @@ def runtime() -> str:
     return "\n".join(rows)
 
 
+def linear() -> str:
+    """The table of benchmarks/linear.py: ratios to torch's dense and CSR layers."""
+    record = json.loads((RECORDS / "linear.json").read_text())
+    results = [row for row in record["results"] if row["threads"] == 1]
+    sparsities = sorted({row["sparsity"] for row in results})
+    rows = [
+        "| layer | against | " + " | ".join(f"{100 * s:g} %" for s in sparsities) + " |",
+        "|---" * (len(sparsities) + 2) + "|",
+    ]
+    for kind in sorted({(row["size"], row["batch"]) for row in results}):
+        cells = {r["sparsity"]: r for r in results if (r["size"], r["batch"]) == kind}
+        for base in ("dense", "csr"):
+            shown = [f"{cells[s]['speedup'][base]:.2g}x" if s in cells else "–" for s in sparsities]
+            name = f"{kind[0]} to {kind[0]}, batch {kind[1]}"
+            rows.append(f"| {name} | {base} | {' | '.join(shown)} |")
+    rows.append(
+        f"\n{record['device']}, one thread, float32, random masks, torch "
+        f"{record['versions']['torch']}."
+    )
+    return "\n".join(rows)
+
+
 def demo() -> str:
     """The demo's own output, from docs/demo.txt, with the middle epochs left out."""
     lines = (ROOT / "docs" / "demo.txt").read_text().rstrip().splitlines()
@@ -120,6 +142,7 @@ def blocks_of_pages() -> dict[Path, dict[str, Callable[[], str]]]:
             "table:regularizer": regularizer,
             "table:runtime": runtime,
         },
+        ROOT / "docs" / "inference.md": {"table:linear": linear},
         ROOT / "docs" / "methods.md": {"table:methods": cards.methods_table},
         ROOT / "docs" / "sparse-training.md": {
             "table:sparse-training": record_tables.sparse_training
