@@ -76,7 +76,7 @@ def measure(
         kinds.append("dense, bf16")
     optimizing: dict[str, list[float]] = {}
     steps = {kind: stepper(model, masks, data, kind, optimizing) for kind in kinds}
-    times = interleaved(steps, repeats)
+    times = interleaved(steps, repeats, before_each=1)
     optimizer = optimizing["sparse"][-repeats:]
     share = [a / b for a, b in zip(optimizer, times["sparse"], strict=True)]
     best = min(("all sparse", BASE), key=lambda kind: ratio(times, kind, "sparse"))

@@ -22,7 +22,7 @@ How = Literal["sparse", "dense"]
 Mode = Literal["measured", "fixed", "sparse"]
 MODES: tuple[Mode, ...] = ("measured", "fixed", "sparse")
 
-_SURE_SPARSE, _SURE_DENSE = 0.02, 0.5
+_SURE_SPARSE = 0.02
 _FIXED = 0.15
 """Density up to which the fixed rule takes the sparse kernels; 0.1 to 0.3 by machine and layer."""
 _FEW = 64
@@ -84,8 +84,6 @@ class Choices:
     ) -> How:
         if self.mode == "fixed":
             return "sparse" if layer.density <= _FIXED else "dense"
-        if layer.density >= _SURE_DENSE:
-            return "dense"
         if layer.density <= _SURE_SPARSE:
             return "sparse"
         return measure(layer, geometry)
