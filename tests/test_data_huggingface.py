@@ -65,6 +65,7 @@ def test_a_saved_set_is_read_like_a_folder_of_the_same_files(tmp_path):
 
 
 def test_a_folder_of_images_is_read_by_the_library_too(tmp_path):
+    pytest.importorskip("datasets")
     write_folder(tmp_path / "images", classes=2, train=3, val=2)
     dataset = data.load(f"hf:{tmp_path / 'images'}", root=tmp_path / "cache", image_size=8)
     folder = data.load("imagenet", root=tmp_path / "images", image_size=8, reading=HERE)
