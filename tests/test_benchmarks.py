@@ -22,11 +22,12 @@ TOY = {
     "own_choices": ["--smoke"],
     "regularizer": ["--repeats", "1"],
     "runtime": ["--smoke"],
+    "scale": ["--smoke"],
     "sparse_conv": ["--smoke"],
     "sparse_training": ["--smoke"],
     "vision_transformer": ["--smoke"],
 }
-SLOW = {"art_epoch", "gpu", "runtime"}  # several networks, under two trainers or compiled
+SLOW = {"art_epoch", "gpu", "runtime", "scale"}  # several networks, under two trainers or compiled
 
 
 def test_every_benchmark_is_run_here() -> None:
