@@ -123,6 +123,7 @@ LONG = {
     ],
     **{
         f"sparsetrain sweep recipes/equal-budget/stage-{stage}.yaml "
+        "--records benchmarks/records/equal-budget "
         f"--save benchmarks/records/equal-budget-{stage}.json": []  # test_equal_budget.py
         for stage in "abc"
     },
