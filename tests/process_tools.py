@@ -43,6 +43,7 @@ def _run(rank: int, ranks: int, port: int, folder: str, job: Job, arguments: Any
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=ranks)
     try:
         torch.save(job(rank, *arguments), Path(folder) / f"{rank}.pt")
+        dist.barrier()  # a rank that leaves while another still sends aborts it
     finally:
         dist.destroy_process_group()
 

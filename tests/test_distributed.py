@@ -51,6 +51,7 @@ def worker(rank: int, port: int, folder: str, tamper: bool) -> None:
             break
     result = {"weights": [p.detach() for p in model.parameters()], "masks": sparsifier.masks}
     torch.save({**result, "error": message}, Path(folder) / f"{rank}.pt")
+    dist.barrier()  # a rank that leaves while another still sends aborts it
     dist.destroy_process_group()
 
 
@@ -113,6 +114,7 @@ def art_worker(rank: int, port: int, folder: str) -> None:
         art.epoch_end(0.9, lambda _: (1.0, 0.1 * len(phases))[rank])
     result = {"weights": [p.detach() for p in model.parameters()], "masks": art.masks}
     torch.save({**result, "phases": phases}, Path(folder) / f"{rank}.pt")
+    dist.barrier()  # a rank that leaves while another still sends aborts it
     dist.destroy_process_group()
 
 

@@ -35,6 +35,7 @@ def train_ranks(rank: int, port: int, folder: str) -> None:
             end_step(engine)
         masks[name] = engine.masks
     torch.save(masks, Path(folder) / f"{rank}.pt")
+    dist.barrier()  # a rank that leaves while another still sends aborts it
     dist.destroy_process_group()
 
 
