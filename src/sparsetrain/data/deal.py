@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
 from .plan import Shard
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Feed(Protocol):
@@ -118,3 +122,31 @@ class Deal:
             raise ValueError(f"epoch must be 0 or more, got {epoch}.")
         if not 0 <= start <= self.batches:
             raise ValueError(f"start must be a batch in [0, {self.batches}], got {start}.")
+
+
+class Dealt:
+    """What a loader says of its deal; `_deal` is set by the loader."""
+
+    _deal: Deal
+
+    def __len__(self) -> int:
+        """Batches of an epoch; the same on all ranks."""
+        return self._deal.batches
+
+    @property
+    def full(self) -> int:
+        """Samples of its largest batch on this rank."""
+        return self._deal.full
+
+    def for_one(self) -> Self:
+        """What one process would load: all ranks' batches together; the images are shared."""
+        one = copy.copy(self)
+        one._deal = self._deal.for_one()
+        return one
+
+    def counted(self, number: int) -> tuple[int, int]:
+        """Images of batch `number` that are no repeats: here, where they come first, and in all.
+
+        Ranks whose parts differ by one image average right if they weigh their loss by these.
+        """
+        return self._deal.counted(number)

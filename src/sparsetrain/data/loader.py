@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from .augment import Augment, crop, flip_, pad
-from .deal import Deal
+from .deal import Deal, Dealt
 from .normalise import normaliser
 from .plan import Plan, Shard, draw
 
 
-class Loader:
+class Loader(Dealt):
     """Batches of images and labels, all work done batch-wise on the device.
 
     The images are padded once and kept as uint8. Order and augmentation of an epoch are drawn at
@@ -86,28 +85,6 @@ class Loader:
     def labels(self) -> Tensor:
         """int64 [N], of all samples of all ranks, on the device."""
         return self._labels
-
-    def __len__(self) -> int:
-        """Batches of an epoch; the same on all ranks."""
-        return self._deal.batches
-
-    @property
-    def full(self) -> int:
-        """Samples of its largest batch on this rank."""
-        return self._deal.full
-
-    def for_one(self) -> Loader:
-        """What one process would load: all ranks' batches together; the images are shared."""
-        one = copy.copy(self)
-        one._deal = self._deal.for_one()
-        return one
-
-    def counted(self, number: int) -> tuple[int, int]:
-        """Images of batch `number` that are no repeats: here, where they come first, and in all.
-
-        Ranks whose parts differ by one image average right if they weigh their loss by these.
-        """
-        return self._deal.counted(number)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch, from batch `start` on.

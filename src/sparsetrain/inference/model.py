@@ -12,7 +12,8 @@ from .units import Conv, Kind, Network, Unit
 
 # Nanoseconds, rounded; their ratios decide.
 # They were fitted to ResNet-32 (width 2) and VGG-19 at 70 to 99 % zeros, on one core of a Zen 4.
-_DENSE_MAC = 0.022
+DENSE_MAC = 0.022
+"""Of a dense multiply-add of one image."""
 _SPARSE_MAC = {True: 0.026, False: 0.045}
 """Of a kept weight at one position of one image: many images side by side, or one."""
 _MOVED = 0.15
@@ -85,7 +86,7 @@ def total(network: Network, costs: Costs, packed: Collection[str]) -> float:
 
 def _dense(unit: Unit, network: Network, images: int) -> float:
     macs = _macs(unit, network, None)
-    return _CALL + images * (_DENSE_MAC * macs + _moved(unit, network))
+    return _CALL + images * (DENSE_MAC * macs + _moved(unit, network))
 
 
 def _macs(unit: Unit, network: Network, kept: Mapping[str, int] | None) -> float:

@@ -10,7 +10,6 @@ from torch import Tensor
 from .. import data
 from ..data.augment import Augment
 from ..data.catalog import AnyDataset
-from ..data.dataset import Dataset
 from ..data.deal import Feed
 from ..data.download import Progress
 from ..data.loader import Loader
@@ -49,44 +48,20 @@ def train_feed(config: TrainConfig, dataset: AnyDataset, kept: Tensor, where: Pl
     batch_size = max(1, size // world.size)
     # Batch norm cannot train on a last batch of one image.
     drop_last = len(kept) > size and len(kept) % size == 1
-    if isinstance(dataset, Streamed):
-        if config.data.crop_padding is not None or config.data.padding_mode is not None:
-            raise BadInput(
-                f"crop_padding and padding_mode are for data sets in memory; of {dataset.name} "
-                "parts of random size are cut out: leave them out."
-            )
-        return StreamLoader(
-            dataset.train,
-            kept,
-            side=dataset.side,
-            batch_size=batch_size,
-            mean=dataset.mean,
-            std=dataset.std,
-            augment=True,
-            flip=config.data.flip is not False,
-            shuffle=True,
-            seed=config.run.seed,
-            device=where.device,
-            channels_last=where.channels_last,
-            drop_last=drop_last,
-            rank=world.rank,
-            world_size=world.size,
-            reading=dataset.reading,
+    padded = config.data.crop_padding is not None or config.data.padding_mode is not None
+    if isinstance(dataset, Streamed) and padded:
+        raise BadInput(
+            f"crop_padding and padding_mode are for data sets in memory; of {dataset.name} "
+            "parts of random size are cut out: leave them out."
         )
-    return Loader(
-        dataset.train_images[kept],
-        dataset.train_labels[kept],
+    return _feed(
+        dataset,
+        where,
+        index=kept,
         batch_size=batch_size,
-        mean=dataset.mean,
-        std=dataset.std,
-        augment=_augment(config.data, dataset.augment),
-        shuffle=True,
+        augmented=config.data,
         seed=config.run.seed,
-        device=where.device,
-        channels_last=where.channels_last,
         drop_last=drop_last,
-        rank=world.rank,
-        world_size=world.size,
     )
 
 
@@ -94,16 +69,12 @@ def held_out_feed(dataset: AnyDataset, held: Tensor, where: Place) -> Feed | Non
     """The training images `held` in order, not augmented; None where there are none."""
     if len(held) == 0:
         return None
-    if isinstance(dataset, Streamed):
-        return _streamed(dataset, where, training=True, index=held)
-    return _plain(dataset, dataset.train_images[held], dataset.train_labels[held], where)
+    return _feed(dataset, where, index=held)
 
 
 def test_feed(dataset: AnyDataset, where: Place) -> Feed:
     """The test images in order, not augmented."""
-    if isinstance(dataset, Streamed):
-        return _streamed(dataset, where, training=False)
-    return _plain(dataset, dataset.test_images, dataset.test_labels, where)
+    return _feed(dataset, where)
 
 
 def black(dataset: AnyDataset, where: Place, *, images: int = 1) -> Tensor:
@@ -111,39 +82,54 @@ def black(dataset: AnyDataset, where: Place, *, images: int = 1) -> Tensor:
     return torch.zeros(images, dataset.in_channels, *dataset.image_size, device=where.device)
 
 
-def _streamed(
-    dataset: Streamed, where: Place, *, training: bool, index: Tensor | None = None
-) -> StreamLoader:
-    return StreamLoader(
-        dataset.train if training else dataset.test,
-        index,
-        side=dataset.side,
-        batch_size=max(1, min(_EVAL_BATCH, _EVAL_PIXELS // dataset.side**2)),
-        mean=dataset.mean,
-        std=dataset.std,
-        shuffle=False,
-        seed=0,
-        device=where.device,
-        channels_last=where.channels_last,
-        rank=where.world.rank,
-        world_size=where.world.size,
-        reading=dataset.reading,
-    )
-
-
-def _plain(dataset: Dataset, images: Tensor, labels: Tensor, where: Place) -> Loader:
+def _feed(
+    dataset: AnyDataset,
+    where: Place,
+    *,
+    index: Tensor | None = None,
+    batch_size: int | None = None,
+    augmented: DataConfig | None = None,
+    seed: int = 0,
+    drop_last: bool = False,
+) -> Feed:
+    """The training images at `index`, or all test images; shuffled where they are augmented."""
+    world, shuffle = where.world, augmented is not None
+    if isinstance(dataset, Streamed):
+        return StreamLoader(
+            dataset.test if index is None else dataset.train,
+            index,
+            side=dataset.side,
+            batch_size=batch_size or max(1, min(_EVAL_BATCH, _EVAL_PIXELS // dataset.side**2)),
+            mean=dataset.mean,
+            std=dataset.std,
+            augment=augmented is not None,
+            flip=augmented is None or augmented.flip is not False,
+            shuffle=shuffle,
+            seed=seed,
+            device=where.device,
+            channels_last=where.channels_last,
+            drop_last=drop_last,
+            rank=world.rank,
+            world_size=world.size,
+            reading=dataset.reading,
+        )
+    images, labels = dataset.test_images, dataset.test_labels
+    if index is not None:
+        images, labels = dataset.train_images[index], dataset.train_labels[index]
     return Loader(
         images,
         labels,
-        batch_size=_EVAL_BATCH,
+        batch_size=batch_size or _EVAL_BATCH,
         mean=dataset.mean,
         std=dataset.std,
-        shuffle=False,
-        seed=0,
+        augment=None if augmented is None else _augment(augmented, dataset.augment),
+        shuffle=shuffle,
+        seed=seed,
         device=where.device,
         channels_last=where.channels_last,
-        rank=where.world.rank,
-        world_size=where.world.size,
+        drop_last=drop_last,
+        rank=world.rank,
+        world_size=world.size,
     )
 
 

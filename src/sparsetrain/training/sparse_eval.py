@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from ..inference import compile_sparse
 from ..inference.choice import Choice
 from ..inference.compiled import CompiledNetwork
+from ..inference.model import DENSE_MAC
 from ..kernels import native
 from .config import RunConfig
 from .device import Place
 from .errors import BadInput
 
-_DENSE_MAC = 2.2e-11
-"""Seconds of a dense multiply-add on one core, as the cost model of `inference` has it."""
 _BF16 = 0.3
 """Time of a dense pass in bf16 over that in float32, where the processor computes in it."""
 _ENOUGH = 2.0
@@ -46,7 +45,7 @@ class SparseEvaluation:
     ) -> None:
         self._example, self._images, self._always = example, images, always
         self._dense_share = _BF16 if bf16 else 1.0
-        self._possible = always or self._enough(macs * _DENSE_MAC * self._dense_share)
+        self._possible = always or self._enough(1e-9 * macs * DENSE_MAC * self._dense_share)
         self._compiled: CompiledNetwork | None = None
 
     def call_of(self, model: nn.Module) -> Callable[[Tensor], Tensor] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..dataset import DataError
-from ..deal import Deal
+from ..deal import Deal, Dealt
 from ..normalise import normaliser
 from ..plan import Shard, generator_of, order_of
 from .dataset import Reading, Source
@@ -57,7 +56,7 @@ class Square:
         return pixels[:, ::-1] if mirrored else pixels
 
 
-class StreamLoader:
+class StreamLoader(Dealt):
     """Batches of images and labels, decoded as they are needed, normalised on the device.
 
     Order, crop and flip are drawn from (seed, epoch, image): the same with any number of workers
@@ -127,25 +126,6 @@ class StreamLoader:
     def labels(self) -> Tensor:
         """int64 [K], of all samples of all ranks, on the CPU."""
         return self._labels
-
-    def __len__(self) -> int:
-        """Batches of an epoch; the same on all ranks."""
-        return self._deal.batches
-
-    @property
-    def full(self) -> int:
-        """Samples of its largest batch on this rank."""
-        return self._deal.full
-
-    def for_one(self) -> StreamLoader:
-        """What one process would load: all ranks' batches together."""
-        one = copy.copy(self)
-        one._deal = self._deal.for_one()
-        return one
-
-    def counted(self, number: int) -> tuple[int, int]:
-        """Images of batch `number` that are no repeats: here, where they come first, and in all."""
-        return self._deal.counted(number)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch, from batch `start` on.
