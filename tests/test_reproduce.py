@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,8 @@ from sparsetrain.experiments.reproduce.outcome import outcomes
 from sparsetrain.experiments.reproduce.plan import plan
 from sparsetrain.experiments.reproduce.published import Wanted, find, numbers
 from sparsetrain.experiments.reproduce.tables import names, table
+from sparsetrain.training.check import resolve
+from sparsetrain.training.settings import build, identity, read
 from tests.sweep_tools import make_runs_quick
 
 
@@ -70,6 +73,37 @@ def test_the_full_scale_is_the_source_s():
         assert len(cell.runs) == 3
         share = cell.runs[0].config.data.validation
         assert share == (0.1 if cell.problem.endswith("CIFAR-10") else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "recipe"),
+    [
+        ("GraNet from half", "granet"),
+        ("GraNet from dense", "granet-dense-start"),
+        ("GMP", "gmp"),
+        ("RigL-ITOP", "itop"),
+    ],
+)
+def test_the_lines_of_imagenet_are_the_source_s_command_lines(line, recipe):
+    cells = plan(table("granet-imagenet"), "full")
+    (cell,) = [c for c in cells if c.line == line and c.sparsity == 0.8]
+    path = Path(__file__).parents[1] / "recipes" / "granet-imagenet" / f"{recipe}.yaml"
+    assert identity(cell.runs[0].config) == identity(resolve(build(read(path))))
+
+
+def test_a_longer_line_of_imagenet_stretches_its_whole_schedule():
+    for name, longer, times in (("rigl-imagenet", "RigL, ERK, five times as long", 5),):
+        cells = {c.line: c.runs[0].config for c in plan(table(name), "full") if c.sparsity == 0.8}
+        short, long = cells["RigL, ERK"], cells[longer]
+        assert long.optim.epochs == times * short.optim.epochs
+        assert long.optim.warmup == times * short.optim.warmup
+        assert long.optim.milestones == short.optim.milestones  # fractions of the epochs
+        assert long.options == short.options
+    # 32,000 steps of 4,096 images; drops at epochs 30, 70 and 90; in parts of 128.
+    optim = short.optim
+    assert optim.epochs == pytest.approx(32_000 * 4096 / 1_281_167, abs=0.5)
+    assert [m * optim.epochs for m in optim.milestones] == pytest.approx([30, 70, 90], abs=1e-3)
+    assert optim.batch_size / optim.accumulate == 128
 
 
 def _rows(cells, accuracies):
@@ -191,6 +225,26 @@ def test_full_scale_says_first_what_is_missing_and_what_it_costs(capsys, monkeyp
         "missing data: cifar10.tar is missing; it is downloaded when the runs begin."
     )
     assert lines[2].startswith("estimated cost on this machine, one run after the other: 5 days")
+
+
+def test_imagenet_is_planned_and_is_never_downloaded(capsys, monkeypatch, tmp_path):
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sparsetrain.experiments.cost.measure", lambda _: _Fixed())
+    words = ["reproduce", "granet-imagenet", "--scale", "full", "--data-dir", str(tmp_path)]
+    assert cli.main([*words, "--dry-run"]) == 0
+    out, err = capsys.readouterr()
+    assert "21 cells: 17 not run, 4 cannot run." in out
+    lines = err.splitlines()
+    assert lines[0].startswith("reproduce granet-imagenet: 17 runs, 17 to do")
+    assert lines[1] == (
+        f"missing data: {tmp_path} does not hold train/ and val/; give --data-dir FOLDER where "
+        "train/CLASS/*.JPEG and val/CLASS/*.JPEG lie (ImageNet itself is to be had from "
+        "image-net.org alone)."
+    )
+    assert lines[2].startswith("estimated cost on this machine, one run after the other: 42 days")
+    assert cli.main(words) == 2  # and nothing is run
+    assert "does not hold train/ and val/" in capsys.readouterr().err.splitlines()[-1]
 
 
 class _Fixed:

@@ -16,7 +16,7 @@ from sparsetrain import cli
 from sparsetrain.experiments.cost import Estimate, cost_line, estimates
 from sparsetrain.experiments.expand import expand
 from sparsetrain.experiments.live import Board
-from sparsetrain.experiments.measure import Pace, measure
+from sparsetrain.experiments.measure import Pace, _decoding, _images, measure
 from sparsetrain.experiments.recipe import load
 from sparsetrain.experiments.survey import survey
 from sparsetrain.training.check import resolve
@@ -79,6 +79,42 @@ def test_a_measured_pace_is_that_of_this_machine():
     spent = time.perf_counter() - started
     assert 0 < 16 * pace.image < spent  # a step is a part of what was done
     assert 0 < pace.regularizer < spent
+
+
+def test_a_run_on_imagenet_costs_what_its_steps_and_its_decoding_cost(monkeypatch):
+    monkeypatch.setattr("sparsetrain.experiments.measure._decoding", lambda _: 2.0)
+    small = {"model": "resnet18-imagenet", "image_size": 32, "warmup": 2.0, "batch_size": 128}
+    config = resolve(
+        build(TINY | small | {"dataset": "imagenet", "method": "granet", "accumulate": 64})
+    )
+    pace = measure(config)
+    assert 2 < pace.image < 4  # on a CPU in turn
+    trained, held = 1_281_167 * 0.75, 1_281_167 * 0.25
+    expected = pace.image * (4 * (trained + held / 3) + 50_000 / 3)
+    assert pace.seconds(config) == pytest.approx(expected, rel=1e-5)
+
+
+def test_decoding_is_timed_on_a_photograph_and_shared_by_the_workers():
+    settings = TINY | {"dataset": "imagenet", "method": "static", "model": "resnet18-imagenet"}
+    one, ten = (
+        min(_decoding(resolve(build(settings | {"workers": n}))) for _ in range(3)) for n in (1, 10)
+    )
+    assert 0 < ten < one < 1
+    assert _decoding(resolve(build(TINY | {"method": "static"}))) == 0
+
+
+def test_larger_images_are_fewer_in_a_measured_step():
+    settings = TINY | {"method": "static", "batch_size": 128, "model": "resnet18-imagenet"}
+    sizes = [
+        _images(resolve(build(settings | extra)))
+        for extra in (
+            {"dataset": "cifar10"},
+            {"dataset": "imagenet"},
+            {"dataset": "imagenet", "image_size": 96},
+            {"dataset": "imagenet", "batch_size": 4},
+        )
+    ]
+    assert sizes == [64, 16, 28, 4]
 
 
 def test_a_run_that_was_broken_off_costs_what_is_left(monkeypatch):

@@ -31,6 +31,7 @@ class Entry:
         train: training images.
         test: test images.
         source: where it comes from.
+        streamed: its images stay on the disk and are decoded as they are needed.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Entry:
     train: int
     test: int
     source: str
+    streamed: bool = False
 
 
 _ENTRIES = (
@@ -55,6 +57,7 @@ _ENTRIES = (
         1_281_167,
         50_000,
         "a folder of yours: --data-dir",
+        streamed=True,
     ),
 )
 _SIDE = 224  # of streamed images, where nothing else is said

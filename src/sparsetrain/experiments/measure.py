@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import time
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from PIL import Image
 
 from .. import data
 from ..data import Augment, Dataset
+from ..data.streamed.decode import decode_cut, random_box
 from ..regularizers import HyperSparse
 from ..training.config import TrainConfig, validation_share
 from ..training.device import cpu_threads
@@ -17,9 +21,11 @@ from ..training.loop import train_epoch
 from ..training.options import ArtOptions, options_type
 from ..training.session import Session, build_session
 
-_IMAGES = (
-    64  # the most in a measured step: a step of 128 through ResNet-50 takes a CPU half a minute
-)
+# The most in a measured step: one of 128 through ResNet-50 takes a CPU half a minute. Of larger
+# images fewer, in proportion to their area, but 16: a step has costs of its own.
+_IMAGES, _LEAST, _SIDE = 64, 16, 64
+_PHOTO = (500, 375)  # ImageNet's usual size
+_DECODED = 24
 _SECONDS = 0.5  # of steps after the first
 _EVALUATION = 1 / 3  # of a training step: no backward pass
 
@@ -29,7 +35,8 @@ class Pace:
     """Seconds on this machine.
 
     Attributes:
-        image: to train on one image, dense.
+        image: to train on one image, dense; where images are decoded as they are needed, that too:
+            beside a GPU's work, in turn with a CPU's.
         regularizer: of one gradient of HyperSparse over all prunable weights.
     """
 
@@ -59,7 +66,8 @@ class Pace:
 def problem(config: TrainConfig) -> tuple[object, ...]:
     """What a pace depends on: runs with equal problems are measured once."""
     model, run = config.model, config.run
-    return (config.data.dataset, model, config.optim.batch_size, run.device, run.precision)
+    where = (config.data.dataset, config.data.image_size, config.data.workers)
+    return (*where, model, config.optim.batch_size, run.device, run.precision)
 
 
 def measure(config: TrainConfig) -> Pace:
@@ -70,14 +78,51 @@ def measure(config: TrainConfig) -> Pace:
     Raises:
         BadInput: the data set is not in the list, or the run cannot be built.
     """
-    size = min(_IMAGES, config.optim.batch_size)
+    size = _images(config)
     config = _dense(config, size)
     try:
         session = build_session(config, dataset=_noise(config, 3 * size))
     except ValueError as error:
         raise BadInput(str(error)) from error
     with cpu_threads(config.run.threads, step_flops=session.flops.total * size):
-        return Pace(_step(session) / size, _regularizer(session))
+        step, decoding = _step(session) / size, _decoding(config)
+        beside = session.place.device.type == "cuda"
+        image = max(step, decoding) if beside else step + decoding
+        return Pace(image, _regularizer(session))
+
+
+def _images(config: TrainConfig) -> int:
+    """Of a measured step."""
+    area = _side(config) ** 2
+    return min(config.optim.batch_size, max(_LEAST, min(_IMAGES, _IMAGES * _SIDE**2 // area)))
+
+
+def _side(config: TrainConfig) -> int:
+    return config.data.image_size or _entry(config).image[-1]
+
+
+def _decoding(config: TrainConfig) -> float:
+    """Seconds an image on all workers, of a photograph's size and bytes; 0 of data in memory."""
+    if not _entry(config).streamed:
+        return 0.0
+    generator = np.random.default_rng(0)
+    coarse = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize(_PHOTO, Image.Resampling.BICUBIC), float)
+    noisy = np.clip(smooth + generator.normal(0, 9, smooth.shape), 0, 255)
+    file = io.BytesIO()
+    Image.fromarray(noisy.astype(np.uint8)).save(file, "JPEG", quality=92)
+    reading = data.Reading(config.data.workers, reduced=config.data.reduced_decoding)
+    started = time.perf_counter()
+    for _ in range(_DECODED):
+        file.seek(0)
+        decode_cut(
+            file,
+            "photograph",
+            lambda width, height: random_box(width, height, generator),
+            side=_side(config),
+            reduced=reading.reduced,
+        )
+    return (time.perf_counter() - started) / _DECODED / max(1, reading.worker_count())
 
 
 def _step(session: Session) -> float:
@@ -117,7 +162,7 @@ def _dense(config: TrainConfig, size: int) -> TrainConfig:
         sparse=replace(config.sparse, method="dense", sparsity=0.0, compat="none"),
         options=options_type("dense")(),
         data=replace(config.data, validation=0.0),
-        optim=replace(config.optim, batch_size=size, epochs=1),
+        optim=replace(config.optim, batch_size=size, epochs=1, warmup=0.0, accumulate=1),
         run=replace(config.run, compile="none", parallel="none"),
     )
 
@@ -125,9 +170,12 @@ def _dense(config: TrainConfig, size: int) -> TrainConfig:
 def _noise(config: TrainConfig, count: int) -> Dataset:
     entry = _entry(config)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (count, *entry.image), generator=generator, dtype=torch.uint8)
+    channels, height, width = entry.image
+    if config.data.image_size is not None:
+        height = width = config.data.image_size
+    size = (count, channels, height, width)
+    images = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
     labels = torch.arange(count) % entry.classes
-    channels = entry.image[0]
     return Dataset(
         name=entry.name,
         train_images=images,

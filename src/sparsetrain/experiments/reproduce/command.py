@@ -142,8 +142,9 @@ def _needs(places: Sequence[Place]) -> list[str]:
         try:
             data.load(name, root=config.data_dir, download=False)
         except ValueError as error:
-            missing = str(error).split(" and downloading is off.")[0]
-            lines.append(f"missing data: {missing}; it is downloaded when the runs begin.")
+            missing, fetched, _ = str(error).partition(" and downloading is off.")
+            later = "; it is downloaded when the runs begin." if fetched else ""
+            lines.append(f"missing data: {missing}{later}")
     return lines
 
 
