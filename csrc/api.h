@@ -10,7 +10,7 @@
 
 namespace st {
 
-constexpr int kAbi = 6;
+constexpr int kAbi = 7;
 
 enum Status : int { kOk = 0, kNoMemory = 1 };
 enum Kind : int { kFloat32 = 0, kBfloat16 = 1, kFloat16 = 2, kFloat64 = 3 };
@@ -143,6 +143,8 @@ struct WindowCall {
 ST_API int st_abi();
 // See st::use_level.
 ST_API int st_use_level(int wanted);
+// See st::use_openmp: the address of GOMP_parallel, or null.
+ST_API void st_use_openmp(void* parallel);
 
 // The value of 0-based `rank` among all entries (their magnitudes if asked), NaN above all;
 // written to `out` in the entries' own kind (not float64). 0 <= rank < number of entries.

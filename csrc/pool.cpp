@@ -33,6 +33,22 @@ struct Job {
   const void* context;
 };
 
+struct Shared {
+  Job job{};
+  std::atomic<std::int64_t> next{0};
+};
+
+void work_on(Shared& shared) {
+  const Job& job = shared.job;
+  inside_task = true;
+  for (;;) {
+    const std::int64_t first = shared.next.fetch_add(job.grain, std::memory_order_relaxed);
+    if (first >= job.n) break;
+    job.task(job.context, first, std::min(job.n, first + job.grain));
+  }
+  inside_task = false;
+}
+
 class Pool {
  public:
   // False if another thread is using the pool.
@@ -42,16 +58,16 @@ class Pool {
     const std::int64_t pieces = (job.n + job.grain - 1) / job.grain;
     const int helpers = static_cast<int>(std::min<std::int64_t>(threads, pieces)) - 1;
     hire(helpers);
-    job_ = job;
-    next_.store(0, std::memory_order_relaxed);
+    shared_.job = job;
+    shared_.next.store(0, std::memory_order_relaxed);
     seats_.store(helpers);  // open: what is above becomes visible to whoever takes a seat
     call_.fetch_add(1);
     if (asleep_.load() > 0) {
       std::lock_guard<std::mutex> lock(sleep_);
       for (int i = 0; i < helpers; ++i) wake_.notify_one();
     }
-    work();
-    seats_.store(0);  // closed: nobody takes a seat after this, so job_ may change once all left
+    work_on(shared_);
+    seats_.store(0);  // closed: nobody takes a seat after this, so shared_ may change once all left
     for (int spins = 0; inside_.load() > 0; ++spins) {
       spins < kSpins ? pause() : std::this_thread::yield();
     }
@@ -88,7 +104,7 @@ class Pool {
     for (std::uint32_t seen = 0;;) {
       seen = wait_for_call(seen);
       inside_.fetch_add(1);  // before taking a seat: try_run closes first and then looks here
-      if (take_seat()) work();
+      if (take_seat()) work_on(shared_);
       inside_.fetch_sub(1);
     }
   }
@@ -113,24 +129,28 @@ class Pool {
     return false;
   }
 
-  void work() {
-    inside_task = true;
-    for (;;) {
-      const std::int64_t first = next_.fetch_add(job_.grain, std::memory_order_relaxed);
-      if (first >= job_.n) break;
-      job_.task(job_.context, first, std::min(job_.n, first + job_.grain));
-    }
-    inside_task = false;
-  }
-
   std::mutex submit_, sleep_;
   std::condition_variable wake_;
   std::atomic<std::uint32_t> call_{0};
   std::atomic<int> seats_{0}, inside_{0}, asleep_{0};
-  std::atomic<std::int64_t> next_{0};
-  Job job_{};
+  Shared shared_;
   int workers_ = 0;
 };
+
+// The entry of the OpenMP runtime that torch computes with; null: there is none, or not any more.
+std::atomic<Parallel> openmp{nullptr};
+
+// False if another thread is using torch's: each that calls would get a team of its own.
+bool try_openmp(Parallel parallel, const Job& job, int threads) {
+  static std::atomic<bool> busy{false};
+  if (busy.exchange(true, std::memory_order_acquire)) return false;
+  Shared shared;
+  shared.job = job;
+  const std::int64_t pieces = (job.n + job.grain - 1) / job.grain;
+  parallel([](void* data) { work_on(*static_cast<Shared*>(data)); }, &shared, static_cast<unsigned>(std::min<std::int64_t>(threads, pieces)), 0);
+  busy.store(false, std::memory_order_release);
+  return true;
+}
 
 // Never destroyed: parked workers may outlive every destructor of the process.
 alignas(Pool) unsigned char storage[sizeof(Pool)];
@@ -146,13 +166,25 @@ Pool& the_pool() {
   return *pool;
 }
 
+bool try_threads(const Job& job, int threads) {
+  const Parallel parallel = openmp.load();
+  if (parallel != nullptr) return try_openmp(parallel, job, threads);
+  return the_pool().try_run(job, threads);
+}
+
 }  // namespace
+
+void use_openmp(Parallel parallel) {
+  // The runtime of a forked child waits for threads that it does not have.
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { openmp.store(nullptr); });
+  openmp.store(registered == 0 ? parallel : nullptr);
+}
 
 void run_parallel(std::int64_t n, std::int64_t grain, int threads, Task task, const void* context) {
   if (n <= 0) return;
   const Job job{n, std::max<std::int64_t>(grain, 1), task, context};
   const bool alone = threads <= 1 || n <= job.grain || inside_task;
-  if (alone || !the_pool().try_run(job, threads)) {
+  if (alone || !try_threads(job, threads)) {
     for (std::int64_t first = 0; first < n; first += job.grain) {
       task(context, first, std::min(n, first + job.grain));
     }

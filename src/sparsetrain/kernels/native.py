@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .memory import is_gapless
 
-ABI = 6
+ABI = 7
 """Version of csrc/api.h that this file speaks."""
 
 PATH = Path(__file__).with_name("_native.so")
@@ -94,7 +94,17 @@ def _opened(path: Path, level: int) -> ctypes.CDLL | None:
     for name in get_args(OfOneRow):
         getattr(found, name).argtypes = [rows, threads]
     found.st_use_level(level)
+    found.st_use_openmp.argtypes, found.st_use_openmp.restype = [ctypes.c_void_p], None
+    found.st_use_openmp(_torch_threads())
     return found
+
+
+def _torch_threads() -> int | None:
+    """The entry of the OpenMP runtime that torch has loaded for all; None: it has another kind."""
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p).value
+    except (OSError, AttributeError, TypeError):  # TypeError: Windows has no library of all
+        return None
 
 
 class Spans(NamedTuple):

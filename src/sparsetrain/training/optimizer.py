@@ -10,6 +10,13 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from ..sharded import any_sharded
 from .config import OptimConfig
+from .fused import FusedAdam, FusedAdamW, FusedSGD
+
+_KINDS: dict[str, tuple[type[Optimizer], type[Optimizer]]] = {
+    "sgd": (SGD, FusedSGD),
+    "adam": (Adam, FusedAdam),
+    "adamw": (AdamW, FusedAdamW),
+}
 
 
 def make_optimizer(model: nn.Module, optim: OptimConfig, device: torch.device) -> Optimizer:
@@ -28,17 +35,11 @@ def make_optimizer(model: nn.Module, optim: OptimConfig, device: torch.device) -
     groups = [{"params": parameters}] if optim.decay_norms else _groups(parameters)
     # The fused SGD has no form for FSDP2's parameters.
     fused = device.type in ("cpu", "cuda") and not any_sharded(parameters)
-    if optim.optimizer == "sgd":
-        return SGD(
-            groups,
-            lr=optim.lr,
-            momentum=optim.momentum,
-            nesterov=optim.nesterov,
-            weight_decay=optim.weight_decay,
-            fused=fused,
-        )
-    kind = Adam if optim.optimizer == "adam" else AdamW
-    return kind(groups, lr=optim.lr, weight_decay=optim.weight_decay, fused=fused)
+    plain, quick = _KINDS[optim.optimizer]
+    options: dict[str, Any] = {"lr": optim.lr, "weight_decay": optim.weight_decay}
+    if plain is SGD:
+        options |= {"momentum": optim.momentum, "nesterov": optim.nesterov}
+    return (quick if fused else plain)(groups, **options)
 
 
 def _groups(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:

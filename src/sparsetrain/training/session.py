@@ -15,6 +15,7 @@ from ..compute import SparseCompute
 from ..data.catalog import AnyDataset
 from ..data.deal import Feed
 from ..data.download import Progress
+from ..kernels.memory import keep_freed_memory
 from .compiled import compile_calls, compile_mode
 from .config import ModelConfig, TrainConfig, validation_share
 from .device import Place, place
@@ -77,6 +78,8 @@ def build_session(
     """
     share_of_batch(config.optim, world)
     where = place(config.run, world)
+    if where.device.type == "cpu":
+        keep_freed_memory()
     mode = compile_mode(config.run, where.device, world.mode)
     check_model(config.model)
     dataset = load_data(config.data, progress) if dataset is None else dataset
