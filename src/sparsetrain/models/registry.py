@@ -10,8 +10,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
+import torch
 from torch import nn
 
+from . import from_timm
 from .common import whole
 from .imagenet import imagenet_resnet
 from .resnet import cifar_resnet, stem_resnet
@@ -36,7 +38,10 @@ class ModelInfo(NamedTuple):
 
 
 def names() -> tuple[str, ...]:
-    """The usual networks' names; `create` also takes `resnetN` for any depth N = 6n + 2 >= 8."""
+    """The usual networks' names; `create` also takes `resnetN` for any depth N = 6n + 2 >= 8.
+
+    And `timm:NAME` for any network of timm, where that is installed.
+    """
     return tuple(_MODELS)
 
 
@@ -55,7 +60,8 @@ def create(
     nothing is allocated or drawn.
 
     Args:
-        name: one of `names()`, or `resnetN` with any N = 6n + 2 >= 8.
+        name: one of `names()`, `resnetN` with any N = 6n + 2 >= 8, or `timm:NAME` for a network of
+            timm, which draws its weights its own way.
         num_classes: outputs, >= 1.
         in_channels: image channels, >= 1.
         image_size: side of the square images in pixels; each network states its least.
@@ -65,7 +71,8 @@ def create(
         [N, in_channels, image_size, image_size] images -> [N, num_classes] logits.
 
     Raises:
-        ValueError: unknown name or option (the nearest is named), or a size that makes no sense.
+        ValueError: unknown name or option (the nearest is named), a size that makes no sense, or
+            timm is not there.
     """
     build = _builder(name)
     _check_options(name, options, allowed=_options(build))
@@ -75,6 +82,21 @@ def create(
         image_size=whole("image_size", image_size),
         **options,
     )
+
+
+def check(name: str, **options: object) -> None:
+    """Refuse a name or option that no network has; nothing is allocated or drawn.
+
+    Raises:
+        ValueError: from `create`.
+    """
+    if name.startswith(from_timm.PREFIX):
+        # Some of its networks read numbers back while they are built, which "meta" has none of.
+        _check_options(name, options, allowed={})
+        from_timm.check(name.removeprefix(from_timm.PREFIX))
+        return
+    with torch.device("meta"):
+        create(name, **options)  # pyright: ignore[reportArgumentType] - options are the network's
 
 
 def describe() -> tuple[ModelInfo, ...]:
@@ -88,11 +110,14 @@ def describe() -> tuple[ModelInfo, ...]:
 def _builder(name: str) -> Builder:
     if name in _MODELS:
         return _MODELS[name][0]
+    if name.startswith(from_timm.PREFIX):
+        return partial(from_timm.build, name.removeprefix(from_timm.PREFIX))
     match = re.fullmatch(r"resnet([1-9][0-9]*)", name)
     if match is None:
         near = _nearest(name.lower(), _MODELS)
         raise ValueError(
-            f"unknown model {name!r}.{near} Known: {', '.join(_MODELS)}; resnetN with N = 6n + 2."
+            f"unknown model {name!r}.{near} Known: {', '.join(_MODELS)}; resnetN with N = 6n + 2; "
+            "timm:NAME for one of timm's."
         )
     return partial(cifar_resnet, int(match[1]))
 

@@ -53,7 +53,8 @@ class ModelConfig:
     """What learns."""
 
     model: str = "resnet8"
-    """A name that `sparsetrain models` lists."""
+    """A name that `sparsetrain models` lists; or timm:NAME, a network of timm, if that is
+    installed."""
     width: int | None = None
     """Width factor of the network; None is the model's own."""
     init: Literal["fan_in", "fan_out"] | None = None

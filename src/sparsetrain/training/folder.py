@@ -140,8 +140,9 @@ class RunFolder:
 def default_path(config: TrainConfig) -> Path:
     """runs/<dataset>-<model>-<method>-<sparsity>-s<seed>-<hash of the non-default settings>."""
     dataset = Path(config.data.dataset).name
+    model = config.model.model.replace(":", "-")  # of timm:NAME; Windows takes none in a name
     name = (
-        f"{dataset}-{config.model.model}-{config.sparse.method}-{config.sparse.sparsity:g}"
+        f"{dataset}-{model}-{config.sparse.method}-{config.sparse.sparsity:g}"
         f"-s{config.run.seed}-{fingerprint(config)}"
     )
     return Path("runs") / name

@@ -135,10 +135,9 @@ def check_model(config: ModelConfig) -> None:
     """Refuse a name or option that no network has, before any data are fetched.
 
     Raises:
-        ValueError: from `models.create`.
+        ValueError: from `models.check`.
     """
-    with torch.device("meta"):
-        models.create(config.model, **model_options(config))
+    models.check(config.model, **model_options(config))
 
 
 def make_model(config: ModelConfig, dataset: AnyDataset, where: Place) -> nn.Module:

@@ -87,7 +87,9 @@ def models(words: list[str]) -> int:
     _no_options("models", words)
     from .. import models
 
-    return print_table(("model", "options", "what it is"), list(models.describe()))
+    print_table(("model", "options", "what it is"), list(models.describe()))
+    print("\nAlso resnetN with N = 6n + 2, and timm:NAME for a network of timm (pip install timm).")
+    return 0
 
 
 def datasets(words: list[str]) -> int:
