@@ -1,11 +1,11 @@
 """A vision transformer trained sparse on digits by GraNet and by ART, against random masks.
 
-    python benchmarks/vision_transformer.py [--seeds 0 1 2] [--validate] [--smoke]
+    python benchmarks/vision_transformer.py [--seeds 10 11 12] [--validate] [--smoke]
 
 After each method's run a network of the same seed is trained with a mask that never moves: random
 positions, but as many in each layer as the method kept. All runs have at most the same number of
-epochs. Settings were chosen with `--validate`: images held out of the training set, and seeds that
-are not reported.
+epochs. Settings were chosen with `--validate`: images held out of the training set, and seeds 100
+to 102, which are not reported. Seeds 0 to 2 were seen with earlier settings.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import sparsetrain as st
 from sparsetrain import data
 
 RECORD = Path(__file__).parent / "records" / "vision-transformer.json"
-HELD_OUT = 0.1
+HELD_OUT = 0.25
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Settings:
 
     Attributes:
         epochs: in all phases together; of ART, regularising may end early.
+        beta2: of AdamW. A regrown weight begins without a second moment, and its first steps are
+            (1 - 0.9) / sqrt(1 - beta2) of the learning rate: 3.2 at 0.999, 0.45 at 0.95.
         art_dense: epochs of ART before the regulariser.
         art_cap: most epochs of ART with it.
         strength: of HyperSparse in its first epoch.
@@ -60,13 +62,14 @@ class Settings:
     sparsity: float = 0.98
     epochs: int = 50
     batch: int = 64
-    lr: float = 2e-3
+    lr: float = 5e-3
+    beta2: float = 0.95
     weight_decay: float = 0.01
     granet_stop: float = 0.5
-    granet_every: int = 40
-    granet_initial: float = 0.5
-    granet_drop: float = 0.5
-    granet_regrow: float = 1.0
+    granet_every: int = 20
+    granet_initial: float = 0.0
+    granet_drop: float = 0.3
+    granet_regrow: float = 0.7
     art_dense: int = 10
     art_cap: int = 20
     strength: float = 1e-4
@@ -169,7 +172,10 @@ class Run:
         self.task, self.settings, self.seed = task, settings, seed
         self.model = VisionTransformer(config)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+            self.model.parameters(),
+            lr=settings.lr,
+            betas=(0.9, settings.beta2),
+            weight_decay=settings.weight_decay,
         )
         self._epoch = 0
 
@@ -272,7 +278,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12])
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--validate", action="store_true", help="judge by held-out images")
     parser.add_argument("--alone", action="store_true", help="without the random masks")

@@ -1,6 +1,7 @@
 """Small files of pruned networks, and other programs' formats."""
 
 from .folding import fold as fold
+from .groups import keep_n_of_m as keep_n_of_m
 from .loading import load as load
 from .loading import read as read
 from .onnx import export_onnx as export_onnx
