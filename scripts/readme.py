@@ -147,6 +147,9 @@ def blocks_of_pages() -> dict[Path, dict[str, Callable[[], str]]]:
         ROOT / "docs" / "sparse-training.md": {
             "table:sparse-training": record_tables.sparse_training
         },
+        ROOT / "docs" / "imagenet.md": {
+            "table:imagenet-loader": record_tables.imagenet_loader,
+        },
         ROOT / "docs" / "results.md": {
             "sweep:methods-digits": partial(sweep_tables.block, RECORDS / "methods-digits.json"),
             "table:vision-transformer": record_tables.vision_transformer,

@@ -44,3 +44,31 @@ def vision_transformer() -> str:
     seeds = sorted({run["seed"] for row in record["results"] for run in row["runs"]})
     rows.append(f"\nIn percent; means over seeds {', '.join(map(str, seeds))}.")
     return "\n".join(rows)
+
+
+def imagenet_loader() -> str:
+    """The table of benchmarks/imagenet_loader.py: a row for each size of images and way to read."""
+    record = _read("imagenet-loader")
+    rows = [
+        "| images | bytes each | decoding, workers | images a second | memory of all workers |",
+        "|---|---|---|---|---|",
+    ]
+    for found in record["results"]:
+        size = "{} x {} | {:,}".format(*found["size"], found["bytes_an_image"])
+        for way, speed in found["images_a_second"].items():
+            memory = found["workers_mebibytes"][way]
+            shown = f"{speed['median']:.0f} ({speed['min']:.0f}–{speed['max']:.0f})"
+            rows.append(f"| {size} | {way} | {shown} | {f'{memory:.0f} MiB' if memory else '–'} |")
+    over = ", ".join(
+        f"{f['size'][0]} x {f['size'][1]}: {_twice(f['reduced_over_full'])}"
+        for f in record["results"]
+    )
+    rows.append(
+        f"\nReduced over full, median of ratios: {over}. {record['device']}, {record['rounds']} "
+        "rounds, from the page cache; median and range."
+    )
+    return "\n".join(rows)
+
+
+def _twice(ratios: dict[str, float]) -> str:
+    return ", ".join(f"{value:.2f}x with {workers}" for workers, value in ratios.items())
