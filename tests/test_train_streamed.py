@@ -124,11 +124,10 @@ def test_two_processes_train_a_resnet_on_some_hundred_jpegs_and_repeat_it(parall
     root = write_folder(tmp_path / "images", classes=4, train=64, val=16)
     words = f"--dataset imagenet --data-dir {root} --image-size 32 --model resnet18-imagenet"
     words += " --method granet --sparsity 0.8 --epochs 2 --batch-size 32 --lr 0.02 --warmup 1"
-    words += " --label-smoothing 0.1 --no-decay-norms --init fan_in --workers 1"
-    words += f" --parallel {parallel}"
-    for out in ("one", "again"):
+    words += f" --label-smoothing 0.1 --no-decay-norms --init fan_in --parallel {parallel}"
+    for out, workers in (("one", 1), ("again", 0)):
         done = subprocess.run(
-            command(tmp_path / out, *words.split(), processes=2),
+            command(tmp_path / out, *words.split(), f"--workers={workers}", processes=2),
             capture_output=True,
             text=True,
             check=False,
