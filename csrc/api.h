@@ -10,7 +10,7 @@
 
 namespace st {
 
-constexpr int kAbi = 7;
+constexpr int kAbi = 8;
 
 enum Status : int { kOk = 0, kNoMemory = 1 };
 enum Kind : int { kFloat32 = 0, kBfloat16 = 1, kFloat16 = 2, kFloat64 = 3 };
@@ -30,6 +30,18 @@ struct MaskRow {
 struct MaskedTensor {
   void* data;
   int64_t kind;
+};
+
+// A weight tensor's step of SGD, undamped. Its entries, and those of what belongs to it, lie in one
+// order.
+struct SgdRow {
+  float* weights;
+  const float* grads;
+  float* buffer;  // of momentum, or null
+  const uint8_t* keep;
+  int64_t size;
+  double rate, momentum, decay;
+  int64_t nesterov, maximize;
 };
 
 // Activations in the packed layout, [block of images][channel][row][column][image], and a tensor.
@@ -165,6 +177,10 @@ ST_API int st_hypersparse_set(const st::Pair* pairs, int64_t count, float steepn
 // infinity or a NaN (else unchanged).
 ST_API int st_mask(const st::MaskRow* rows, int64_t count, const st::MaskedTensor* tensors,
                    uint8_t* bad, int threads);
+
+// Move the kept weights; the others, and their part of the buffer, stay as they are. bad[i] = 1
+// where row i has an infinity or a NaN among the weights that were looked at (else unchanged).
+ST_API int st_sgd(const st::SgdRow* rows, int64_t count, uint8_t* bad, int threads);
 
 // A tensor's entries into the packed layout, whose halo and missing images become zero.
 ST_API int st_pack(const st::Packed* packed, int threads);

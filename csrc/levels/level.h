@@ -123,6 +123,11 @@ struct Windows {
   int64_t in_pitch, out_pitch, largest;  // largest: 1 for the maximum, 0 for the mean
 };
 
+struct Sgd {
+  float rate, momentum, decay, sign;  // sign: -1 to go uphill
+  bool nesterov;
+};
+
 // One processor level's kernels.
 struct Kernels {
   Sums (*hypersparse_sums)(const float* weights, int64_t n, float steepness);
@@ -138,6 +143,10 @@ struct Kernels {
   bool (*mask_64)(uint64_t* data, const uint8_t* keep, int64_t n, uint64_t exponent);
   bool (*mask_32)(uint32_t* data, const uint8_t* keep, int64_t n, uint32_t exponent);
   bool (*mask_16)(uint16_t* data, const uint8_t* keep, int64_t n, uint16_t exponent);
+  // A step of the kept weights; whether one that was looked at is infinite or NaN. `momentum` may
+  // be null.
+  bool (*sgd)(const Sgd& sgd, float* weights, const float* grads, float* momentum,
+              const uint8_t* keep, int64_t n);
   // Part of one block of images; `residual` (or null) lies as `out`.
   void (*conv)(const Conv& conv, const float* in, const float* residual, float* out,
                const Part& part);

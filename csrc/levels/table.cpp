@@ -11,6 +11,7 @@ Found find_16(const uint16_t*, int64_t, const KeyRange&, uint32_t*);
 bool mask_64(uint64_t*, const uint8_t*, int64_t, uint64_t);
 bool mask_32(uint32_t*, const uint8_t*, int64_t, uint32_t);
 bool mask_16(uint16_t*, const uint8_t*, int64_t, uint16_t);
+bool sgd(const Sgd&, float*, const float*, float*, const uint8_t*, int64_t);
 void conv(const Conv&, const float*, const float*, float*, const Part&);
 void conv_one(const Conv&, const float*, const float*, float*, const Part&);
 void conv_grad(const Conv&, const float*, const float*, float*, int64_t, int64_t);
@@ -26,10 +27,10 @@ void norm_grad(const ChannelField&, const Channel&, const NormGrad&);
 void window(const Windows&, const float*, float*);
 void window_grad(const Windows&, const float*, const float*, float*);
 
-const Kernels kernels{hypersparse_sums, hypersparse_add, hypersparse_set, find_32,   find_16,
-                      mask_64,          mask_32,         mask_16,         conv,      conv_one,
-                      conv_grad,        pack,            unpack,          blend,     pooling,
-                      flatten,          moments,         norm,            norm_sums, norm_grad,
-                      window,           window_grad};
+const Kernels kernels{hypersparse_sums, hypersparse_add, hypersparse_set, find_32, find_16,
+                      mask_64,          mask_32,         mask_16,         sgd,     conv,
+                      conv_one,         conv_grad,       pack,            unpack,  blend,
+                      pooling,          flatten,         moments,         norm,    norm_sums,
+                      norm_grad,        window,          window_grad};
 
 }  // namespace st::ST_LEVEL

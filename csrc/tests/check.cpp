@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <thread>
 #include <vector>
@@ -111,6 +112,26 @@ void check_mask(std::int64_t kind, Word infinity, int threads) {
   }
 }
 
+void check_sgd(int threads) {
+  for (const std::size_t n : {0u, 1u, 15u, 16u, 33u, 9001u}) {
+    std::vector<float> weights(n, 2.0f), grads(n, 3.0f), buffer(n, 4.0f);
+    std::vector<std::uint8_t> keep(n), bad(1, 0);
+    for (std::size_t i = 0; i < n; ++i) keep[i] = i % 40 == 0;
+    const st::SgdRow row{weights.data(), grads.data(), buffer.data(), keep.data(),
+                         static_cast<int64_t>(n), 0.5, 0.5, 0.25, 1, 0};
+    st_sgd(&row, 1, bad.data(), threads);
+    for (std::size_t i = 0; i < n; ++i) {  // step 3.5, buffer 5.5, moved by 0.5 * (3.5 + 2.75)
+      check(weights[i] == (keep[i] ? 2.0f - 3.125f : 2.0f), "moved weight");
+      check(buffer[i] == (keep[i] ? 5.5f : 4.0f), "momentum");
+    }
+    check(bad[0] == 0, "finite");
+    if (n == 0) continue;
+    grads[0] = std::numeric_limits<float>::infinity();
+    st_sgd(&row, 1, bad.data(), threads);
+    check(bad[0] == 1, "infinite");
+  }
+}
+
 void check_pool(int threads) {
   std::vector<std::atomic<int>> seen(1000);
   st::parallel_for(1000, 7, threads, [&](std::int64_t first, std::int64_t last) {
@@ -132,6 +153,7 @@ void check_everything() {
     check(conv_check::all_right(threads), "sparse convolution");
     check(norm_check::all_right(threads), "batch norm or windows");
     check(program_check::all_right(threads), "program");
+    check_sgd(threads);
     check_mask<std::uint64_t>(st::kFloat64, 0x7ff0000000000000, threads);
     check_mask<std::uint32_t>(st::kFloat32, 0x7f800000, threads);
     check_mask<std::uint16_t>(st::kBfloat16, 0x7f80, threads);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 from . import sharded
 from .agreement import digests
 from .finite import is_finite_on_cpu
+from .kept_steps import KeptSteps
 from .kernels.masking import Masked, multiplier_dtype, zero_pruned_
 from .optimizers import initial_state, same_shaped_state
 from .rollback import Rollback
@@ -40,7 +42,9 @@ class Masking:
         }
         self._multipliers = {name: _multiplier(p) for name, p in parameters.items()}
         self._versions: list[int] = []
+        self._kept: dict[str, int] = {}
         self._dense = False
+        self._steps = KeptSteps(optimizer)
         self._refresh_multipliers_()
         self.noted = digests(self.masks)
         self._rollback = Rollback([])
@@ -61,11 +65,22 @@ class Masking:
         if fresh:
             self._versions = []
 
+    def take_steps(self) -> None:
+        """Before an optimizer's step whose gradients are zero where weights are pruned.
+
+        `apply_` then moves what the optimizer is kept from moving.
+        """
+        if self._mask_versions() == self._versions:
+            named = zip(self._parameters.items(), self._rows(), strict=True)
+            self._steps.take((p, row, self._kept[name]) for (name, p), row in named)
+
     @torch.no_grad()
     def apply_(self) -> bool:
         """Zero what the masks prune; whether every weight was seen to be finite on the way."""
-        self._refresh_multipliers_()
-        return False if self._dense else self._multiply_()
+        moved = self._steps.finish()
+        if self._refresh_multipliers_():
+            moved = {}
+        return False if self._dense else self._multiply_(moved)
 
     def install_(self, masks: Mapping[str, Tensor]) -> None:
         """Take over other masks, in place, and zero what they drop."""
@@ -87,6 +102,7 @@ class Masking:
     def move(self, parameters: Mapping[str, nn.Parameter], optimizer: Optimizer) -> None:
         """Go on with the same masks on other parameters of the same names and shapes."""
         self._parameters, self._optimizer = parameters, optimizer
+        self._steps = KeptSteps(optimizer)
         for name, p in parameters.items():
             self.masks[name] = sharded.place(self.masks[name], p)
             self._multipliers[name] = _multiplier(p)
@@ -102,10 +118,14 @@ class Masking:
         """Free what `undo_` needs."""
         self._rollback.forget()
 
-    def _multiply_(self) -> bool:
-        rows = list(self._rows())
-        if all(row.mask.dtype is torch.bool for row in rows):
-            return all(zero_pruned_(rows))
+    def _multiply_(self, moved: Mapping[nn.Parameter, bool] = MappingProxyType({})) -> bool:
+        """Zero what is pruned, but for the weights whose kept entries alone were moved."""
+        rows = dict(zip(self._parameters.values(), self._rows(), strict=True))
+        if all(row.mask.dtype is torch.bool for row in rows.values()):
+            finite = zero_pruned_([row for p, row in rows.items() if p not in moved])
+            for parameter, row in rows.items():
+                self._steps.note_clean(parameter, row)
+            return all(finite) and all(moved.values())
         tensors, multipliers = zip(*self._tensors(), strict=True)
         # Float multipliers: 3-5x faster than bool ones on CPU.
         torch._foreach_mul_(tensors, multipliers)  # pyright: ignore[reportPrivateImportUsage]
@@ -115,15 +135,22 @@ class Masking:
                 tensor.masked_fill_(multiplier == 0, 0)
         return False
 
-    def _refresh_multipliers_(self) -> None:
-        """Follow the masks where they were changed since, by an update or by the user."""
-        versions = [sharded.local(self.masks[name])._version for name in self._parameters]
+    def _refresh_multipliers_(self) -> bool:
+        """Follow the masks where they were changed since, by an update or by the user; whether."""
+        versions = self._mask_versions()
         if versions == self._versions:
-            return
+            return False
         self._versions = versions
         for name, multiplier in self._multipliers.items():
-            multiplier.copy_(sharded.local(self.masks[name]))
-        self._dense = all(bool(sharded.local(mask).all()) for mask in self.masks.values())
+            mask = sharded.local(self.masks[name])
+            multiplier.copy_(mask)
+            self._kept[name] = int(mask.count_nonzero())
+        sizes = (multiplier.numel() for multiplier in self._multipliers.values())
+        self._dense = sum(self._kept.values()) == sum(sizes)
+        return True
+
+    def _mask_versions(self) -> list[int]:
+        return [sharded.local(self.masks[name])._version for name in self._parameters]
 
     def _rows(self) -> Iterator[Masked]:
         """Each multiplier, with its weight and the optimizer states of the weight's shape."""

@@ -90,6 +90,7 @@ class Sparsifier:
         self._finite = FiniteCheck()
         self._grads: dict[str, Tensor] = {}
         self._hidden: list[tuple[Tensor, Tensor]] = []
+        self._sparse_passes = False
         self._hooks: StepHooks | None = None
         self._hook(optimizer)
         try:
@@ -124,6 +125,10 @@ class Sparsifier:
     def needs_dense_gradients(self) -> bool:
         """Whether the coming step's method looks at gradients of pruned weights."""
         return self._observer is not None or self.method.when(self.step + 1)
+
+    def note_sparse_passes(self) -> None:
+        """The coming step's passes use kept weights alone; so may the optimizer's step, then."""
+        self._sparse_passes = True
 
     def apply_(self) -> None:
         """Zero the pruned weights and their optimizer state now, by `masks` as they are."""
@@ -271,8 +276,13 @@ class Sparsifier:
         if self._skips and self.method.when(self.step + 1):
             self._hide_grads()
             return
-        if self.regularizer is None or self.strength == 0.0:
-            return
+        if self.regularizer is not None and self.strength != 0.0:
+            self._add_regularizer_(scale)
+        if self._sparse_passes and scale == 1.0:
+            self._masking.take_steps()
+
+    def _add_regularizer_(self, scale: float) -> None:
+        assert self.regularizer is not None
         weights, grads = [], []
         for parameter in self._parameters.values():
             if parameter.grad is None and parameter.requires_grad:
@@ -285,6 +295,7 @@ class Sparsifier:
     @torch.no_grad()
     def _after_step(self) -> None:
         self.step += 1
+        self._sparse_passes = False
         self._masking.forget()
         for parameter, grad in self._hidden:
             parameter.grad = grad

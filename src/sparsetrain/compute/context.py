@@ -88,6 +88,7 @@ class SparseCompute:
         entry = _Entry(self._current()) if not apart and self.runs_sparse else None
         self._entries.append(entry)
         if entry is not None:
+            self._sparsifier.note_sparse_passes()
             entry.__enter__()
         return self
 

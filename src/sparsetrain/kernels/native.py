@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import struct
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from .memory import is_gapless
 
-ABI = 7
+ABI = 8
 """Version of csrc/api.h that this file speaks."""
 
 PATH = Path(__file__).with_name("_native.so")
@@ -91,6 +92,7 @@ def _opened(path: Path, level: int) -> ctypes.CDLL | None:
     found.st_hypersparse_add.argtypes = [rows, count, single, single, threads]
     found.st_hypersparse_set.argtypes = [rows, count, single, single, threads]
     found.st_mask.argtypes = [rows, count, rows, out, threads]
+    found.st_sgd.argtypes = [rows, count, out, threads]
     for name in get_args(OfOneRow):
         getattr(found, name).argtypes = [rows, threads]
     found.st_use_level(level)
@@ -256,6 +258,53 @@ def mask_(rows: Sequence[Masked]) -> list[bool]:
         finite.append(not (row.tensors and bad[first]))
         first += len(row.tensors)
     return finite
+
+
+class Step(NamedTuple):
+    """A step of SGD without damping, for the kept entries of a weight.
+
+    Attributes:
+        mask: bool, True where kept.
+        weight: float32, moved in place.
+        grad: of the weight.
+        buffer: of momentum, moved in place, or None.
+        rates: learning rate, momentum, weight decay.
+        nesterov, maximize: as of `torch.optim.SGD`.
+    """
+
+    mask: Tensor
+    weight: Tensor
+    grad: Tensor
+    buffer: Tensor | None
+    rates: tuple[float, float, float]
+    nesterov: bool = False
+    maximize: bool = False
+
+
+def takes_step(row: Step) -> bool:
+    """Whether `sgd_` can take this step: plain float32 CPU tensors in one order, without gaps."""
+    moved = [row.weight, row.grad] if row.buffer is None else [row.weight, row.grad, row.buffer]
+    lie_alike = _plain(row.mask) and all(_alike(row.mask, tensor) for tensor in moved)
+    return row.mask.dtype is torch.bool and lie_alike and takes(moved, torch.float32)
+
+
+def sgd_(rows: Sequence[Step]) -> list[bool]:
+    """Take steps that `takes_step` accepts; pruned entries stay as they are, momentum too.
+
+    Returns:
+        Whether each weight is finite afterwards, as far as it was looked at.
+    """
+    fields: list[int] = []
+    for row in rows:
+        tensors = (row.weight, row.grad, row.buffer, row.mask)
+        fields += [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+        rates = [struct.unpack("q", struct.pack("d", rate))[0] for rate in row.rates]
+        fields += [row.weight.numel(), *rates, int(row.nesterov), int(row.maximize)]
+    bad = (ctypes.c_uint8 * max(1, len(rows)))()
+    _call("st_sgd", _array(fields), len(rows), ctypes.addressof(bad))
+    moved = [[row.weight] if row.buffer is None else [row.weight, row.buffer] for row in rows]
+    _note_change([tensor for tensors in moved for tensor in tensors])
+    return [not flag for flag in bad[: len(rows)]]
 
 
 def run(name: OfOneRow, row: Sequence[int]) -> None:

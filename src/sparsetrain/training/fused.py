@@ -49,6 +49,8 @@ def _gradients(grads: Sequence[Tensor | None], used: Sequence[Tensor]) -> list[T
 class FusedSGD(_LaidAlike, SGD):
     """`torch.optim.SGD(fused=True)` of dense float gradients; its state is torch's own."""
 
+    is_plain_sgd = True
+
     def __init__(self, params: Any, **options: Any) -> None:
         super().__init__(params, fused=True, **options)
 
