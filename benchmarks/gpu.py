@@ -11,7 +11,11 @@ counted as GraNet's, whose steps mask as they do.
 
 Also: the regulariser and the masks by themselves, ways to find the pruning border, and on CUDA
 whether ordinary steps wait for the device, which torch then makes an error.
-What does not begin within `--limit` seconds is left out. The record is written after each part.
+What does not begin within `--limit` seconds is left out. The record is written after each part; of
+a machine without CUDA none is kept unless `--out` asks for one.
+
+`--smoke` runs everything in a minute on any machine, on ResNet-8 and images of 8x8. Its times, too,
+are printed as 50,000 images would take them, but show only that the script runs.
 """
 
 from __future__ import annotations
@@ -19,7 +23,6 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
-import json
 import statistics
 import sys
 import time
@@ -30,7 +33,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import interleaved, machine, spread
+from common import interleaved, spread
+from gpu_report import RUN_EPOCHS, aims, show, write
 
 import sparsetrain as st
 from sparsetrain.data import Augment, Dataset
@@ -51,8 +55,6 @@ NETS: dict[str, dict[str, Any]] = {
 }
 MODES = ("none", "default", "reduce-overhead", "max-autotune")
 SPARSITY, EPOCH_IMAGES, FREE_STEPS = 0.98, 50_000, 5
-RUN_EPOCHS = {"dense": 60, "art": 65, "granet": 160}
-EPOCH_AIM, RUN_AIM = 3.0, 15.0  # s and minutes, for ResNet-32 of width 2 at batch 64
 
 
 @dataclass(frozen=True)
@@ -238,43 +240,6 @@ def parts(net: str, values: dict[str, Any], data: Dataset, size: Size) -> dict[s
     }
 
 
-def show(row: dict[str, Any]) -> None:
-    if row["measured"] == "parts":
-        print(f"{row['net']}, {row['weights']:,} weights, each by itself")
-        for name, t in row["milliseconds"].items():
-            print(f"  {name:18s}{t['median']:8.3f} ms  ({t['min']:.3f} to {t['max']:.3f})")
-        return
-    print(f"{row['net']}, batch {row['batch']}, {row['place']}")
-    for name, t in row["milliseconds"]["step"].items():
-        share = row["share_of_step"].get(name)
-        more = "" if share is None else f", {100 * share:.1f} % of it the method's"
-        waits = {None: "", False: ", never waits", True: ", WAITS"}[row["waits"][name]]
-        print(
-            f"  {name:7s}{row['epoch_seconds'][name]:8.2f} s an epoch; step {t['median']:.2f} ms "
-            f"({t['min']:.2f} to {t['max']:.2f}){more}{waits}"
-        )
-    print(
-        f"  first steps, compiling too: {row['first_seconds']:.0f} s; "
-        f"a run of ART of {sum(RUN_EPOCHS.values())} epochs: {row['art_run_minutes']:.1f} min"
-    )
-
-
-def aims(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The best mode of ResNet-32 at batch 64 beside what was aimed at; empty if not measured."""
-    known = [r for r in rows if r.get("batch") == 64 and r["net"] == "resnet32"]
-    if not known:
-        return {}
-    best = min(known, key=lambda row: row["art_run_minutes"])
-    epoch, run = best["epoch_seconds"], best["art_run_minutes"]
-    print(
-        f"aims, resnet32 at batch 64, compile {best['compile']}: dense epoch "
-        f"{epoch['dense']:.2f} s "
-        f"(at most {EPOCH_AIM:g}), run of ART {run:.1f} min (at most {RUN_AIM:g})"
-    )
-    met = epoch["dense"] <= EPOCH_AIM and run <= RUN_AIM
-    return {"epoch_seconds": EPOCH_AIM, "run_minutes": RUN_AIM, "met": met}
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -308,7 +273,9 @@ def main() -> int:
             for mode in options.modes
         ),
     ]
-    out, left = options.out or (None if options.smoke else RECORD), len(jobs)
+    print(title(size))
+    kept = None if options.smoke or not on_cuda(options.device) else RECORD
+    out, left = options.out or kept, len(jobs)
     with determinism(False):  # as the trainer has it
         for job in jobs:
             if time.perf_counter() - start > options.limit:
@@ -324,24 +291,20 @@ def main() -> int:
                 traceback.print_exc()
                 continue
             show(rows[-1])
-            write(out, rows, left, {})
-    write(out, rows, left, aims(rows))
+            write(out, title(size), rows, left, {})
+    write(out, title(size), rows, left, aims(rows))
+    print("no record is kept; --out names one" if out is None else f"record: {out}")
     return int(failed > 0)
 
 
-def write(out: Path | None, rows: list[dict[str, Any]], left: int, aim: dict[str, Any]) -> None:
-    cuda = bool(rows) and rows[0]["place"].startswith("cuda")
-    device = {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if cuda else {}
-    if out is not None:
-        record = {
-            "benchmark": "seconds an epoch of 50,000 images of 32x32",
-            **machine(),
-            **device,
-            "aim": aim,
-            "left_out": left,
-            "results": rows,
-        }
-        out.write_text(json.dumps(record, indent=2) + "\n")
+def title(size: Size) -> str:
+    """What is measured, and whether it says anything."""
+    toy = "" if size == Size() else f"; a toy: measured on {size.chunk} steps, for no comparison"
+    return f"seconds an epoch of 50,000 images of {size.side}x{size.side}{toy}"
+
+
+def on_cuda(device: str) -> bool:
+    return device == "cuda" or (device == "auto" and torch.cuda.is_available())
 
 
 if __name__ == "__main__":
