@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from sparsetrain import analysis
 from tests.process_tools import free_port
 
 TINY = ["--model", "mlp", "--batch-size", "128", "--epochs", "3", "--lr", "0.05"]
@@ -59,6 +61,17 @@ def assert_same_run(one: Path, two: Path) -> None:
     assert len(lines[0]) == len(lines[1]) == record_of(two)["epochs"]  # written once each
 
 
+def assert_same_trace(one: Path, two: Path) -> None:
+    first, second = (analysis.load_trace(folder / "trace") for folder in (one, two))
+    assert first is not None and second is not None
+    for field in ("epochs", "steps", "active", "explored", "dropped", "grown", "updates"):
+        assert np.array_equal(getattr(first, field), getattr(second, field)), field
+    assert np.array_equal(first.classes, second.classes)
+    for mask, other in zip(first.masks, second.masks, strict=True):
+        assert mask is not None and other is not None and np.array_equal(mask, other)
+    np.testing.assert_allclose(first.weight_profile, second.weight_profile, rtol=1e-3, atol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alone") / "run"
@@ -76,6 +89,10 @@ def test_two_processes_train_the_network_of_one(parallel: str, alone: Path, tmp_
     assert json.loads(done.stdout) == record_of(out)  # one line: the other process is silent
     assert record_of(out)["processes"] == 2
     assert done.stderr.count("epoch 1/3") == 1
+    if parallel == "ddp":
+        assert_same_trace(alone, out)
+    else:
+        assert not (out / "trace").exists()
 
 
 @pytest.mark.slow
@@ -122,6 +139,22 @@ def wait_for(folder: Path, pattern: str, *, seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+def children(pid: int) -> list[int]:
+    """The processes that it has started and that are not over, in that order."""
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_for_checkpoint(folder: Path, *, after: int, seconds: float = 120) -> int:
+    """The nanosecond in which the newest checkpoint was written, once that is after another."""
+    end = time.monotonic() + seconds
+    while True:
+        written = [path.stat().st_mtime_ns for path in folder.glob("*.pt") if path.exists()]
+        if max(written, default=0) > after:
+            return max(written)
+        assert time.monotonic() < end, f"no new checkpoint in {folder}"
+        time.sleep(0.02)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
@@ -147,23 +180,34 @@ def test_a_checkpoint_continues_on_another_number_of_processes(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_torchrun_restarts_a_run_of_which_a_process_died(parallel: str, tmp_path: Path) -> None:
+def test_torchrun_restarts_a_run_of_which_each_process_died_once(
+    parallel: str, tmp_path: Path
+) -> None:
     words = ["--method", "granet", "--parallel", parallel, "--epochs", "12"]
     words += ["--checkpoint-every", "5it"]
     assert run(tmp_path / "whole", *words, processes=2).returncode == 0
-    out = tmp_path / "run"
+    out, seen = tmp_path / "run", 0
     with subprocess.Popen(
-        command(out, *words, processes=2, restarts=2),
+        command(out, *words, processes=2, restarts=3),
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        wait_for(out / "checkpoint", "*.pt")
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(children[-1]), signal.SIGKILL)
-        _, said = process.communicate(timeout=240)
+        for victim in (1, 0):
+            seen = wait_for_checkpoint(out / "checkpoint", after=seen)
+            ranks = children(process.pid)
+            os.kill(ranks[victim], signal.SIGKILL)
+            while set(ranks) & set(children(process.pid)):
+                time.sleep(0.02)
+            seen = time.time_ns()
+        try:
+            _, said = process.communicate(timeout=200)
+        finally:
+            process.kill()
     assert process.returncode == 0, said
-    assert "continuing" in said
+    assert said.count("continuing") == 2
     weights, others = (load_file(p / "model.safetensors") for p in (tmp_path / "whole", out))
     assert all(torch.equal(weight, others[name]) for name, weight in weights.items())
+    if parallel == "ddp":
+        assert_same_trace(tmp_path / "whole", out)

@@ -156,7 +156,7 @@ class RunConfig:
     """Checkpoints kept, newest first."""
     trace: bool = True
     """Keep what the analyses of `sparsetrain report` need: a file of some kilobytes an epoch, most
-    of them where masks move. With one process alone."""
+    of them where masks move. Not under fsdp, where no process has the whole network."""
     tensorboard: bool = False
     """Write each epoch's numbers into the run folder's `tensorboard` as they come."""
     on_nonfinite: Literal["stop", "skip"] = "stop"

@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from .config import OptimConfig, RunConfig
 from .errors import BadInput
+from .meeting import met
 
 T = TypeVar("T")
 _START = "torchrun --nproc-per-node N -m sparsetrain train --parallel"
@@ -112,6 +114,7 @@ def joined(run: RunConfig) -> Iterator[World]:
 
     Raises:
         BadInput: `parallel` and the way the command was started do not fit.
+        RunFailed: another process has not come.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if run.parallel == "none":
@@ -130,7 +133,9 @@ def joined(run: RunConfig) -> Iterator[World]:
     cuda = run.device != "cpu" and torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(local_rank())
-    dist.init_process_group("nccl" if cuda else "gloo")
+    store, rank, size = next(rendezvous("env://"))
+    store = met(store, rank, size)
+    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size)
     try:
         control = dist.new_group(backend="gloo") if cuda else None
         yield World(dist.get_rank(), dist.get_world_size(), run.parallel, control)

@@ -59,7 +59,7 @@ class RunState:
     @classmethod
     def fresh(cls, config: TrainConfig, session: Session) -> RunState:
         """Before the first epoch."""
-        traced = config.run.trace and session.place.world.mode == "none"
+        traced = config.run.trace and session.place.world.mode != "fsdp"
         tracer = Tracer(config, session) if traced else None
         decay = config.optim.ema
         average = None if decay is None else Average(session.model, decay)

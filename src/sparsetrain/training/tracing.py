@@ -1,7 +1,7 @@
 """What a run keeps of its course for analyses: a small file an epoch, at little cost.
 
-Runs of several processes are not traced: a sharded network lies elsewhere in part, and a restart
-after the loss of a process was seen to fail with it.
+All processes of a DDP run count, as each has the masks and a part of the answers, and rank 0 looks
+closely and writes. Under FSDP nothing is traced: no process has the whole network.
 """
 
 from __future__ import annotations
