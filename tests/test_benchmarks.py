@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel_tools import built
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 TOY = {
     "art_epoch": ["--smoke"],
@@ -28,15 +30,18 @@ TOY = {
     "vision_transformer": ["--smoke"],
 }
 SLOW = {"art_epoch", "gpu", "runtime", "scale"}  # several networks, under two trainers or compiled
+NATIVE = {"linear", "own_choices", "runtime"}  # time the C++ kernels, and refuse to time the twins
+
+
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow] * (name in SLOW) + [built] * (name in NATIVE)
 
 
 def test_every_benchmark_is_run_here() -> None:
     assert {*TOY, "scaling"} == {p.stem for p in FOLDER.glob("*.py") if "__main__" in p.read_text()}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in TOY]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in TOY])
 def test_a_benchmark_runs_at_toy_size_and_writes_its_record(name: str, tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     command = [sys.executable, f"{FOLDER / name}.py", *TOY[name]]

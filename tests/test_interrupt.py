@@ -28,6 +28,14 @@ def _tiny_data(monkeypatch):
     monkeypatch.setattr("sparsetrain.data.load", fake_load)
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_counts():
+    """Tests started by a shell's `&` ignore SIGINT, and so does what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @posix
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("step", [2, 3, 7])
