@@ -19,18 +19,22 @@ def interleaved(
     repeats: int,
     warmup: int = 2,
     before_each: int = 0,
+    warm_ms: float = 0.0,
 ) -> dict[str, list[float]]:
     """Milliseconds of each contender in each round, in turn, after `warmup` untimed rounds.
 
     Args:
         before_each: untimed calls right before each timed one, for what the one before has left in
             the caches.
+        warm_ms: more untimed calls for so long: a core that was idle wakes up slowly.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for round_ in range(warmup + repeats):
         for name, run in contenders.items():
-            for _ in range(before_each):
+            since, calls = time.perf_counter(), 0
+            while calls < before_each or 1e3 * (time.perf_counter() - since) < warm_ms:
                 run()
+                calls += 1
             start = time.perf_counter()
             run()
             if round_ >= warmup:

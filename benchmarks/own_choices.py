@@ -6,8 +6,9 @@
 The measured choice must never be slower than 0.97 of the best of our own: all layers sparse, all
 dense, and the mixture of the cost model; where it is the best one's own set of kernels, a ratio
 below is noise, and the gate is met. At batch 64 two threads must be 1.8 times as fast as one. All
-contenders take turns, each called once untimed right before its timed call. ERK-random masks, 32x32
-images, float32. Each run adds its rows to the record. Exit code 1: a gate is missed.
+contenders take turns, each called untimed for 0.1 s before its timed call: a core that was idle
+wakes up slowly. ERK-random masks, 32x32 images, float32. Each run adds its rows to the record. Exit
+code 1: a gate is missed.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def measure(name: str, batch: int, sparsity: float, repeats: int) -> dict[str, A
     if batch >= 64:
         torch.set_num_threads(2)  # which kernels are fastest depends on it
         turns[PARALLEL] = on_threads(2, st.compile_sparse(model, images), images)
-    times = interleaved(turns, repeats, before_each=1)
+    times = interleaved(turns, repeats, before_each=1, warm_ms=100)
     torch.set_num_threads(1)
     best = min(OTHERS, key=lambda key: spread(times[key])["median"])
     same = compiled[best].kernels(batch) == compiled[MEASURED].kernels(batch)

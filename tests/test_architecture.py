@@ -30,6 +30,7 @@ LAYERS = (
     ),
     ("emptiness",),
     ("hooks", "finite", "rollback", "agreement", "prune", "saliency"),
+    ("kept_steps",),
     ("masking",),
     ("sparsifier", "methods"),
     ("phases", "art_rule", "art", "imp_rule", "imp", "citations"),

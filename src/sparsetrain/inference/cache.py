@@ -23,7 +23,7 @@ from .choice import Chosen
 from .packable import weight_shape
 from .units import Conv, Network, Other
 
-_FORMAT = "1"
+_FORMAT = "2"
 _log = logging.getLogger(__name__)
 
 
