@@ -142,7 +142,10 @@ def blocks_of_pages() -> dict[Path, dict[str, Callable[[], str]]]:
             "table:regularizer": regularizer,
             "table:runtime": runtime,
         },
-        ROOT / "docs" / "inference.md": {"table:linear": linear},
+        ROOT / "docs" / "inference.md": {
+            "table:linear": linear,
+            "table:own-choices": record_tables.own_choices,
+        },
         ROOT / "docs" / "methods.md": {"table:methods": cards.methods_table},
         ROOT / "docs" / "sparse-training.md": {
             "table:sparse-training": record_tables.sparse_training

@@ -31,6 +31,24 @@ def sparse_training() -> str:
     return "\n".join(rows)
 
 
+def own_choices() -> str:
+    """The table of benchmarks/own_choices.py: a row a cell."""
+    record = _read("own-choices")
+    kinds = ("measured", "sparse", "dense", "model")
+    rows = [
+        "| network | zeros | measured choice | all sparse | all dense | cost model | two threads |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in record["results"]:
+        ms = row["milliseconds"]
+        shown = " | ".join(f"{ms[kind]['median']:.3g} ms" for kind in kinds)
+        two = "" if row["two threads"] is None else f"{row['two threads']:.2f}x"
+        about = f"{row['network']}, batch {row['batch']} | {100 * row['sparsity']:g} %"
+        rows.append(f"| {about} | {shown} | {two} |")
+    rows.append(f"\n{record['device']}, one thread unless said, float32, masks {record['masks']}.")
+    return "\n".join(rows)
+
+
 def vision_transformer() -> str:
     """The table of benchmarks/vision_transformer.py: a row a method."""
     record = _read("vision-transformer")

@@ -1,8 +1,8 @@
 """torch's fused optimizers, given each tensor in the order in which it lies in memory.
 
 The CPU's fused kernels take row-major tensors alone: of a channels-last weight they copy parameter,
-gradient and momentum, and copy two of them back, 31 of the 450 ms of a VGG-19's step. A permuted
-view of such a weight is row-major, and an optimizer's step does not ask for the shape.
+gradient and momentum, and copy two of them back: of 20 M weights a step takes 21 ms then, not 8. A
+permuted view of such a weight is row-major, and an optimizer's step does not ask for the shape.
 """
 
 from __future__ import annotations
