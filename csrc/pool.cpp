@@ -147,7 +147,8 @@ bool try_openmp(Parallel parallel, const Job& job, int threads) {
   Shared shared;
   shared.job = job;
   const std::int64_t pieces = (job.n + job.grain - 1) / job.grain;
-  parallel([](void* data) { work_on(*static_cast<Shared*>(data)); }, &shared, static_cast<unsigned>(std::min<std::int64_t>(threads, pieces)), 0);
+  const auto team = static_cast<unsigned>(std::min<std::int64_t>(threads, pieces));
+  parallel([](void* data) { work_on(*static_cast<Shared*>(data)); }, &shared, team, 0);
   busy.store(false, std::memory_order_release);
   return true;
 }

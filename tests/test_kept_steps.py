@@ -142,6 +142,32 @@ def test_a_bad_weight_is_named_at_its_step(value: float) -> None:
 
 
 @built
+def test_a_step_that_failed_leaves_no_gradient_behind() -> None:
+    _, sparse = twins({"momentum": 0.9})
+    sparse.step()
+    weight = sparse.engine.weights["second.weight"]
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("out of paper")
+
+    hook = sparse.optimizer.register_step_pre_hook(fails)
+    with pytest.raises(RuntimeError, match="paper"):
+        sparse.step()
+    hook.remove()
+    assert weight.grad is None  # taken, and not yet given back
+    x, labels = torch.randn(4, 64, 5, 5), torch.randint(0, 10, (4,))
+    assert sparse.compute is not None
+    sparse.optimizer.zero_grad()
+    with sparse.compute:
+        loss = F.cross_entropy(sparse.net(x), labels)
+    loss.backward()
+    new = weight.grad
+    sparse.optimizer.step()
+    assert new is not None
+    assert weight.grad is new
+
+
+@built
 def test_other_optimizers_step_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = taken(monkeypatch)
 

@@ -18,6 +18,7 @@ from torch.optim import SGD, Optimizer
 
 from .kernels import native
 from .kernels.native import Masked, Step
+from .optimizers import SetAside
 
 MOST_KEPT = 0.5
 """Above this share of kept weights the optimizer's own pass is about as quick."""
@@ -38,6 +39,7 @@ class KeptSteps:
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         self._taken: dict[nn.Parameter, Step] = {}
+        self._grads = SetAside()
         self._clean: dict[nn.Parameter, list[int]] = {}
 
     def note_clean(self, parameter: nn.Parameter, row: Masked) -> None:
@@ -45,12 +47,12 @@ class KeptSteps:
         self._clean[parameter] = [tensor._version for tensor in row.tensors]
 
     def take(self, rows: Iterable[tuple[nn.Parameter, Masked, int]]) -> None:
-        """Before the optimizer's step; it must be followed by `finish`.
+        """Before the optimizer's step; `finish` follows, unless that step fails.
 
         Args:
             rows: each parameter with its mask, its tensors, and how many weights it keeps.
         """
-        self._give_back()
+        self._drop()
         if not _is_plain_sgd(self._optimizer):
             return
         groups = {id(p): group for group in self._optimizer.param_groups for p in group["params"]}
@@ -63,7 +65,7 @@ class KeptSteps:
     def finish(self) -> dict[nn.Parameter, bool]:
         """After the optimizer's step: move what was taken; whether each weight is finite then."""
         taken = dict(self._taken)
-        self._give_back()
+        self._drop()
         return dict(zip(taken, native.sgd_(list(taken.values())), strict=True)) if taken else {}
 
     def _take(self, parameter: nn.Parameter, row: Masked, group: dict[str, Any]) -> None:
@@ -80,11 +82,10 @@ class KeptSteps:
         step = Step(row.mask, parameter.detach(), grad, buffer, rates, nesterov, uphill)
         if native.takes_step(step):
             self._taken[parameter] = step
-            parameter.grad = None
+            self._grads.take(parameter)
 
-    def _give_back(self) -> None:
-        for parameter, step in self._taken.items():
-            parameter.grad = step.grad
+    def _drop(self) -> None:
+        self._grads.give_back()
         self._taken.clear()
 
 

@@ -89,3 +89,23 @@ def _group(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any]:
     return next(
         group for group in optimizer.param_groups if any(p is parameter for p in group["params"])
     )
+
+
+class SetAside:
+    """Gradients that an optimizer is not to see for one step: it passes over what has none."""
+
+    def __init__(self) -> None:
+        self._held: list[tuple[nn.Parameter, Tensor]] = []
+
+    def take(self, parameter: nn.Parameter) -> None:
+        """Take a parameter's gradient, if there is one."""
+        if parameter.grad is not None:
+            self._held.append((parameter, parameter.grad))
+            parameter.grad = None
+
+    def give_back(self) -> None:
+        """Put them back, but where there is a newer one: the step in between may have failed."""
+        for parameter, grad in self._held:
+            if parameter.grad is None:
+                parameter.grad = grad
+        self._held.clear()

@@ -18,7 +18,7 @@ from .emptiness import warn_of_empty_layers
 from .finite import FiniteCheck
 from .hooks import StepHooks
 from .masking import Masking, check_masks
-from .optimizers import check_supported, first_moment
+from .optimizers import SetAside, check_supported, first_moment
 from .regularizers import Regularizer
 from .selection import Patterns, select
 from .types import FreshStart, Masks, Method, Observer, View
@@ -89,7 +89,7 @@ class Sparsifier:
         sharded.check_layout(self._parameters)
         self._finite = FiniteCheck()
         self._grads: dict[str, Tensor] = {}
-        self._hidden: list[tuple[Tensor, Tensor]] = []
+        self._hidden = SetAside()
         self._sparse_passes = False
         self._hooks: StepHooks | None = None
         self._hook(optimizer)
@@ -266,6 +266,7 @@ class Sparsifier:
 
     @torch.no_grad()
     def _before_step(self, scale: float) -> None:
+        self._hidden.give_back()  # of a step that failed
         if self._observer is not None or self.method.when(self.step + 1):
             # Now, because a foreach optimizer with Nesterov momentum overwrites p.grad.
             self._grads = {
@@ -277,12 +278,11 @@ class Sparsifier:
             self._hide_grads()
             return
         if self.regularizer is not None and self.strength != 0.0:
-            self._add_regularizer_(scale)
+            self._regularize_(self.regularizer, scale)
         if self._sparse_passes and scale == 1.0:
             self._masking.take_steps()
 
-    def _add_regularizer_(self, scale: float) -> None:
-        assert self.regularizer is not None
+    def _regularize_(self, regularizer: Regularizer, scale: float) -> None:
         weights, grads = [], []
         for parameter in self._parameters.values():
             if parameter.grad is None and parameter.requires_grad:
@@ -290,16 +290,14 @@ class Sparsifier:
             weights.append(parameter.detach())
             # A weight frozen later is still ranked with the others, but not moved.
             grads.append(parameter.grad if parameter.requires_grad else None)
-        self.regularizer.add_grad_(weights, grads, self.strength * scale)
+        regularizer.add_grad_(weights, grads, self.strength * scale)
 
     @torch.no_grad()
     def _after_step(self) -> None:
         self.step += 1
         self._sparse_passes = False
         self._masking.forget()
-        for parameter, grad in self._hidden:
-            parameter.grad = grad
-        self._hidden.clear()
+        self._hidden.give_back()
         if self._observer is not None:
             self._memory = self._observer.observe(self._view(), self._memory)
         if not self._masking.apply_():
@@ -322,14 +320,9 @@ class Sparsifier:
 
     def _hide_grads(self) -> None:
         """Let the optimizer pass over every parameter this once: one without gradient is left."""
-        self._hidden = [
-            (p, p.grad)
-            for group in self._optimizer.param_groups
-            for p in group["params"]
-            if p.grad is not None
-        ]
-        for parameter, _ in self._hidden:
-            parameter.grad = None
+        for group in self._optimizer.param_groups:
+            for parameter in group["params"]:
+                self._hidden.take(parameter)
 
     def _draws(self) -> torch.Generator | None:
         """What sharded masks are compared by besides their rows; whole ones show it themselves."""

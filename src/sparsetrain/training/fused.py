@@ -29,7 +29,10 @@ def as_it_lies(tensor: Tensor, parameter: Tensor) -> Tensor:
     return tensor.permute(0, 2, 3, 1) if tensor.shape == parameter.shape else tensor
 
 
-class _LaidAlike(Optimizer):
+class _Fused(Optimizer):
+    def __init__(self, params: Any, **options: Any) -> None:
+        super().__init__(params, fused=True, **options)  # pyright: ignore[reportCallIssue]
+
     # A state may come from an optimizer whose buffers lay as its first gradients did.
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
@@ -46,13 +49,10 @@ def _gradients(grads: Sequence[Tensor | None], used: Sequence[Tensor]) -> list[T
     return [as_it_lies(grad, p).contiguous() for grad, p in pairs if grad is not None]
 
 
-class FusedSGD(_LaidAlike, SGD):
+class FusedSGD(_Fused, SGD):
     """`torch.optim.SGD(fused=True)` of dense float gradients; its state is torch's own."""
 
     is_plain_sgd = True
-
-    def __init__(self, params: Any, **options: Any) -> None:
-        super().__init__(params, fused=True, **options)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -91,7 +91,7 @@ class FusedSGD(_LaidAlike, SGD):
         return [self.state[p]["momentum_buffer"] for p in used]
 
 
-class _AsItLies(_LaidAlike):
+class _AsItLies(_Fused):
     # torch lists there what the kernel of the group will be given, and reads nothing from it after.
     def _init_group(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -112,12 +112,6 @@ class _AsItLies(_LaidAlike):
 class FusedAdam(_AsItLies, Adam):  # pyright: ignore[reportIncompatibleMethodOverride]
     """`torch.optim.Adam(fused=True)`; its state is torch's own."""
 
-    def __init__(self, params: Any, **options: Any) -> None:
-        super().__init__(params, fused=True, **options)
-
 
 class FusedAdamW(_AsItLies, AdamW):  # pyright: ignore[reportIncompatibleMethodOverride]
     """`torch.optim.AdamW(fused=True)`; its state is torch's own."""
-
-    def __init__(self, params: Any, **options: Any) -> None:
-        super().__init__(params, fused=True, **options)
