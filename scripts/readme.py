@@ -142,6 +142,7 @@ def blocks_of_pages() -> dict[Path, dict[str, Callable[[], str]]]:
             "table:regularizer": regularizer,
             "table:runtime": runtime,
         },
+        ROOT / "docs" / "index.md": {"table:install": record_tables.install},
         ROOT / "docs" / "inference.md": {
             "table:linear": linear,
             "table:own-choices": record_tables.own_choices,
@@ -153,6 +154,7 @@ def blocks_of_pages() -> dict[Path, dict[str, Callable[[], str]]]:
         ROOT / "docs" / "imagenet.md": {
             "table:imagenet-loader": record_tables.imagenet_loader,
         },
+        ROOT / "docs" / "scale.md": {"table:scale": record_tables.scale},
         ROOT / "docs" / "results.md": {
             "sweep:methods-digits": partial(sweep_tables.block, RECORDS / "methods-digits.json"),
             "table:vision-transformer": record_tables.vision_transformer,

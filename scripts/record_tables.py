@@ -88,5 +88,54 @@ def imagenet_loader() -> str:
     return "\n".join(rows)
 
 
+def install() -> str:
+    """The table of benchmarks/install.py: what lies on the disk, and the import."""
+    record = _read("install")
+    found, along = record["results"], record["results"]["brought_along_bytes"]
+    rows = ["| | download | installed |", "|---|---|---|"]
+    names = {"native": "sparsetrain with its kernels, three processor levels", "pure": "without"}
+    for kind, name in names.items():
+        sizes = found["wheels"][kind]
+        shown = (f"{sizes[k] / 1e6:.1f} MB" for k in ("wheel_bytes", "installed_bytes"))
+        rows.append(f"| {name} | {' | '.join(shown)} |")
+    largest = sorted(along, key=along.__getitem__, reverse=True)[:3]
+    rows.append(
+        f"| {len(along)} packages besides torch and its own; the largest: {', '.join(largest)} | | "
+        f"{sum(along.values()) / 1e6:.0f} MB |"
+    )
+    seconds = found["import_seconds"]
+    rows.append(
+        f"\n`import sparsetrain` takes {seconds['ratio']['median']:.2f} times as long as `import "
+        f"torch`, which is in it ({seconds['sparsetrain']['median']:.2f} s; {record['device']})."
+    )
+    return "\n".join(rows)
+
+
+def scale() -> str:
+    """The table of benchmarks/scale.py: a row for each network, and how its columns grow."""
+    record = _read("scale")
+    parts = ("pass", "gmp update", "rigl update", "agreement")
+    rows = [
+        "| weights | each rank holds | one pass | GMP update | RigL update | agreement check |"
+        " memory of both |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    holds = {"whole": "all", "shards": "half of each layer"}
+    for row in record["results"]:
+        ms = row["milliseconds"]
+        shown = " | ".join(f"{ms[part]:.3g} ms" if part in ms else "–" for part in parts)
+        about = f"{row['weights'] / 1e6:.0f} M in {row['layers']} layers"
+        held = f"{holds[row['kind']]}, {row['dtype']}"
+        rows.append(f"| {about} | {held} | {shown} | {row['peak_megabytes'] / 1024:.1f} GiB |")
+    for kind, fits in record["exponents"].items():
+        shown = " | ".join(f"{fits[part]:.2f}" if part in fits else "–" for part in parts)
+        rows.append(f"| exponent of growth | {holds[kind]} | {shown} | |")
+    rows.append(
+        f"\n{record['device']}, {record['ranks']} processes of one thread, "
+        f"{100 * record['sparsity']:g} % zeros; medians, of the slower rank."
+    )
+    return "\n".join(rows)
+
+
 def _twice(ratios: dict[str, float]) -> str:
     return ", ".join(f"{value:.2f}x with {workers}" for workers, value in ratios.items())

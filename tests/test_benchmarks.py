@@ -19,6 +19,7 @@ TOY = {
     "files": ["--smoke"],
     "gpu": ["--smoke"],
     "imagenet_loader": ["--smoke"],
+    "install": ["--smoke"],
     "linear": ["--smoke"],
     "mask_update": ["--smoke"],
     "own_choices": ["--smoke"],
@@ -29,7 +30,8 @@ TOY = {
     "sparse_training": ["--smoke"],
     "vision_transformer": ["--smoke"],
 }
-SLOW = {"art_epoch", "gpu", "runtime", "scale"}  # several networks, under two trainers or compiled
+# Several networks, under two trainers or compiled; a wheel built.
+SLOW = {"art_epoch", "gpu", "install", "runtime", "scale"}
 NATIVE = {"linear", "own_choices", "runtime"}  # time the C++ kernels, and refuse to time the twins
 
 
