@@ -157,6 +157,23 @@ def storable(tensor: Tensor) -> bool:
     return tensor.dtype in _DTYPES.values() and tensor.layout == torch.strided
 
 
+def identity(tensor: Tensor) -> tuple[object, ...]:
+    """What tied tensors have in common, detached ones of a state dict too: the same memory."""
+    place = tensor.untyped_storage().data_ptr()
+    if not place or not tensor.numel():
+        return (id(tensor),)
+    form = (tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+    return (tensor.device, place, *form)
+
+
+def overflow(values: Tensor, dtype: torch.dtype) -> float | None:
+    """The first finite value that a floating type is too small for."""
+    if not (values.is_floating_point() and dtype.is_floating_point) or values.dtype == dtype:
+        return None
+    lost = values[values.double().isfinite() & ~values.to(dtype).double().isfinite()]
+    return float(lost[0]) if len(lost) else None
+
+
 def raw(tensor: Tensor) -> NDArray[Any]:
     """The bits of a tensor in row-major order, as whole numbers of the same size, on the CPU."""
     flat = tensor.detach().cpu().contiguous().flatten()

@@ -33,7 +33,8 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> Masks:
         name -> bool mask on the parameter's device, as given to `save`; for
         `st.methods.static(masks=…)` where training goes on.
     Raises:
-        ValueError: the file is damaged, not of this format, or of another network.
+        ValueError: the file is damaged, not of this format, or of another network, holds a value
+            too large for the network's type, or unequal weights for a tied tensor.
         OSError: it cannot be read.
     """
     contents = _Contents.read(Path(path))
@@ -43,11 +44,17 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> Masks:
         raise ValueError("the model is sharded; load before `fully_shard`.")
     contents.check_fits(own)
     spots = {name: contents.positions(name) for name in contents.layout.packed}
-    done: set[tuple[int, str]] = set()
+    sources: dict[tuple[object, ...], str] = {}
     for name, tensor in own.items():
         source = contents.layout.tied.get(name, name)
-        if (id(tensor), source) not in done:
-            done.add((id(tensor), source))
+        contents.check_range(source, tensor.dtype)
+        first = sources.setdefault(layout.identity(tensor), source)
+        if first != source and not contents.equal(first, source, spots):
+            raise contents.wrong(
+                f"{first} and {source} differ there and are one tensor here; untie them first"
+            )
+    for tensor in own.values():
+        if (source := sources.pop(layout.identity(tensor), None)) is not None:
             contents.write_(tensor, source, spots)
     masks = {name: contents.mask(name, spots) for name in contents.masked}
     return {name: mask.to(own[name].device) for name, mask in masks.items()}
@@ -75,12 +82,8 @@ def read(path: str | os.PathLike[str], *, max_bytes: int = 2**33) -> dict[str, T
     spots = {name: contents.positions(name) for name in contents.layout.packed}
     state: dict[str, Tensor] = {}
     for name in contents.names:
-        how = contents.layout.packed.get(name)
-        if how is None:
-            state[name] = contents.stored[name].clone()
-        else:
-            state[name] = torch.empty(how.shape, dtype=how.torch_dtype)
-            contents.write_(state[name], name, spots)
+        whole = contents.whole(name, spots)
+        state[name] = whole if name in contents.layout.packed else whole.clone()
     return state | {name: state[first] for name, first in contents.layout.tied.items()}
 
 
@@ -109,7 +112,7 @@ class _Contents:
         contents = cls(path, described, stored)
         contents._check_parts()
         if metadata.get("sha256") != layout.digest(metadata, stored):
-            raise contents._wrong("its digest is not that of its contents; it is damaged")
+            raise contents.wrong("its digest is not that of its contents; it is damaged")
         return contents
 
     @property
@@ -135,19 +138,19 @@ class _Contents:
         for name, how in packed.items():
             values, code = stored.get(name + VALUES), stored.get(name + POSITIONS)
             if values is None or code is None or name in stored:
-                raise self._wrong(f"{name} is described and not there, or there twice")
+                raise self.wrong(f"{name} is described and not there, or there twice")
             if values.ndim != 1 or code.ndim != 1 or code.dtype != torch.uint8:
-                raise self._wrong(f"the parts of {name} have the wrong form")
+                raise self.wrong(f"the parts of {name} have the wrong form")
             if len(values) > how.size:
-                raise self._wrong(f"{name} has {len(values)} values and {how.size} places")
+                raise self.wrong(f"{name} has {len(values)} values and {how.size} places")
             smaller = how.torch_dtype.is_floating_point and values.is_floating_point()
             if values.dtype != how.torch_dtype and not smaller:
-                raise self._wrong(f"{name} is {how.dtype} and its values are {values.dtype}")
+                raise self.wrong(f"{name} is {how.dtype} and its values are {values.dtype}")
         names = set(self.names)
         wrong = [n for n in self.layout.dense if n not in stored or n not in names]
         wrong += [n for n, first in self.layout.tied.items() if n in names or first not in names]
         if wrong:
-            raise self._wrong(f"{wrong[0]} is described and not there, or there twice")
+            raise self.wrong(f"{wrong[0]} is described and not there, or there twice")
 
     def check_fits(self, own: Mapping[str, Tensor]) -> None:
         """Refuse a network that has other names or shapes.
@@ -159,15 +162,43 @@ class _Contents:
         for name in own:
             if name not in there:
                 near = _near(name, {*there} - {*own})
-                raise self._wrong(f"it has no {name!r} of the model{near}")
+                raise self.wrong(f"it has no {name!r} of the model{near}")
         for name in there:
             if name not in own:
-                raise self._wrong(f"it has {name!r}, which the model does not have")
+                raise self.wrong(f"it has {name!r}, which the model does not have")
             source = self.layout.tied.get(name, name)
             how = self.layout.packed.get(source)
             shape = tuple(self.stored[source].shape) if how is None else how.shape
             if tuple(own[name].shape) != shape:
-                raise self._wrong(f"{name} is {shape} there and {tuple(own[name].shape)} here")
+                raise self.wrong(f"{name} is {shape} there and {tuple(own[name].shape)} here")
+
+    def check_range(self, name: str, dtype: torch.dtype) -> None:
+        """Refuse a network whose type is too small for a stored value.
+
+        Raises:
+            ValueError: which is the first.
+        """
+        values = self.stored[name + VALUES if name in self.layout.packed else name]
+        if (lost := layout.overflow(values, dtype)) is not None:
+            kind = str(dtype).removeprefix("torch.")
+            raise self.wrong(
+                f"{name} holds {lost:g}, too large for the model's {kind}; take bfloat16 or float32"
+            )
+
+    def equal(self, one: str, two: str, spots: Mapping[str, NDArray[np.int64]]) -> bool:
+        """Whether two stored tensors have the same type and bits."""
+        first, second = self.whole(one, spots), self.whole(two, spots)
+        same_type = first.dtype == second.dtype
+        return same_type and np.array_equal(layout.raw(first), layout.raw(second))
+
+    def whole(self, name: str, spots: Mapping[str, NDArray[np.int64]]) -> Tensor:
+        """The tensor stored under `name`, zeros included, on the CPU."""
+        how = self.layout.packed.get(name)
+        if how is None:
+            return self.stored[name]
+        tensor = torch.empty(how.shape, dtype=how.torch_dtype)
+        self.write_(tensor, name, spots)
+        return tensor
 
     def positions(self, name: str) -> NDArray[np.int64]:
         """The flat positions that a packed tensor lists.
@@ -181,7 +212,7 @@ class _Contents:
         try:
             return positions.decode(code, count=count, low_bits=how.low_bits, size=how.size)
         except ValueError as error:
-            raise self._wrong(f"the positions of {name}: {error}") from error
+            raise self.wrong(f"the positions of {name}: {error}") from error
 
     @torch.no_grad()
     def write_(self, tensor: Tensor, name: str, spots: Mapping[str, NDArray[np.int64]]) -> None:
@@ -210,7 +241,8 @@ class _Contents:
         mask[spots[name]] ^= True
         return torch.from_numpy(mask).reshape(how.shape)
 
-    def _wrong(self, what: str) -> ValueError:
+    def wrong(self, what: str) -> ValueError:
+        """The error to raise, about this file."""
         return ValueError(f"cannot load {self.path}: {what}.")
 
 

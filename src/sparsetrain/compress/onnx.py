@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from ..atomic import write_atomic
-from ..selection import named_tensors, unwrap
+from ..selection import unwrap
 from ..types import Tensors
 from .folding import fold
-from .saving import check_masks
+from .saving import check_masks, named
 
 _NEEDED = ("onnx", "onnxscript")
 
@@ -47,7 +47,7 @@ def export_onnx(
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise ValueError(f"{missing[0]} is not installed; pip install 'sparsetrain[onnx]'.")
     network = copy.deepcopy(unwrap(model)).cpu().eval()
-    tensors = named_tensors(network)
+    tensors, _ = named(network, first=masks)
     cpu_masks = {name: mask.cpu() for name, mask in masks.items()}
     check_masks(cpu_masks, tensors)
     folded = fold({name: tensors[name].detach() for name in cpu_masks}, cpu_masks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -43,7 +43,8 @@ def save(
     Args:
         model: the network, wrapped or not, or its tensors by name (a state dict).
         masks: name -> bool mask of the tensor's shape, True where a weight is kept, as
-            `Sparsifier.masks` and `st.prune` give them; weights elsewhere are read back as 0.
+            `Sparsifier.masks` and `st.prune` give them; weights elsewhere are read back as 0. Of a
+            tied tensor's names any one will do.
         path: where the file goes; what lies there is replaced.
         values: type that kept weights of a larger floating type are rounded to; None keeps every
             bit. Tensors without a mask are never rounded.
@@ -56,7 +57,7 @@ def save(
     """
     if values is not None and values not in _VALUES:
         raise ValueError(f"values must be None or one of {', '.join(_VALUES)}, got {values!r}.")
-    tensors, tied = named(model)
+    tensors, tied = named(model, first=masks)
     check_masks(masks, tensors)
     stored: dict[str, Tensor] = {}
     packed: dict[str, Packed] = {}
@@ -79,9 +80,14 @@ def save(
     return len(data)
 
 
-def named(model: nn.Module | Tensors) -> tuple[dict[str, Tensor], dict[str, str]]:
+def named(
+    model: nn.Module | Tensors, *, first: Collection[str] = ()
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Every tensor of a network once, and second name -> first name of those that are tied.
 
+    Args:
+        model: the network, or its tensors by name.
+        first: names that come first among those of their tensor.
     Raises:
         ValueError: something in it is no tensor, is sharded, or has a type that no file can hold.
     """
@@ -89,9 +95,8 @@ def named(model: nn.Module | Tensors) -> tuple[dict[str, Tensor], dict[str, str]
         items: Mapping[str, object] = unwrap(model).state_dict(keep_vars=True)
     else:
         items = model
-    first: dict[int, str] = {}
+    aliases: dict[tuple[object, ...], list[str]] = {}
     tensors: dict[str, Tensor] = {}
-    tied: dict[str, str] = {}
     for key, tensor in items.items():
         name = clean_name(key)
         if not isinstance(tensor, Tensor):
@@ -100,12 +105,17 @@ def named(model: nn.Module | Tensors) -> tuple[dict[str, Tensor], dict[str, str]
             raise ValueError(f"{name} is sharded; gather the state first, as a full state dict.")
         if not layout.storable(tensor):
             raise ValueError(f"{name} is {tensor.dtype}, {tensor.layout}; no file can hold that.")
-        if id(tensor) in first:
-            tied[name] = first[id(tensor)]
-        else:
-            first[id(tensor)] = name
-            tensors[name] = tensor
-    return tensors, tied
+        aliases.setdefault(layout.identity(tensor), []).append(name)
+        tensors[name] = tensor
+    once: dict[str, Tensor] = {}
+    tied: dict[str, str] = {}
+    for names in aliases.values():
+        chosen = next((name for name in names if name in first), names[0])
+        once[chosen] = tensors[chosen]
+        tied |= {name: chosen for name in names if name != chosen}
+        if both := [name for name in names if name in first and name != chosen]:
+            raise ValueError(f"masks has {chosen!r} and {both[0]!r}, one tensor; give one of them.")
+    return once, tied
 
 
 def check_masks(masks: Tensors, tensors: Tensors) -> None:
@@ -157,10 +167,9 @@ def _narrow(name: str, kept: Tensor, values: Values | None) -> Tensor:
     if dtype.itemsize >= kept.element_size():
         return kept
     small = kept.to(dtype)
-    lost = kept[small.isinf() & ~kept.isinf()]
-    if len(lost):
+    if (lost := layout.overflow(kept, dtype)) is not None:
         raise ValueError(
-            f"{name} holds {float(lost[0]):g}, too large for values={values!r}; take 'bfloat16'."
+            f"{name} holds {lost:g}, too large for values={values!r}; take 'bfloat16'."
         )
     return small
 
