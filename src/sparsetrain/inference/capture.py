@@ -5,18 +5,18 @@ from __future__ import annotations
 import inspect
 import operator
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from .batch import TRACED_ROWS, depends_on_batch, repeated, ties, tracing_any_batch
 from .graph import Call, Graph, Ref, Shape, is_tensor, refs
-
-# Tracing takes 0 and 1 for constants, and a size that occurs elsewhere in the network for that one.
-_TRACED_BATCH = 13
+from .verify import agrees
 
 
 def capture(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
@@ -27,17 +27,14 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         kwargs: likewise by name.
 
     Raises:
-        ValueError: not a CPU module, no tensor among the inputs, or what torch.export cannot trace.
+        ValueError: not a CPU module, no tensor among the inputs, or what torch.export cannot trace
+            or traces wrongly.
     """
     flat, in_spec = pytree.tree_flatten((args, kwargs))
     _check_place(model, flat)
     with evaluating(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export's own
-        program, batch = _exported(model, flat, in_spec)
-        if any(_changes(node) for node in program.graph.nodes):
-            program = program.run_decompositions({})
-    _check_buffers(program)
-    return _graph(program, flat, in_spec, batch)
+        return _any_batch(model, flat, in_spec) or _one_batch(model, flat, in_spec)
 
 
 @contextmanager
@@ -67,60 +64,72 @@ def _check_place(model: nn.Module, flat: list[Any]) -> None:
             )
 
 
-def _exported(model: nn.Module, flat: list[Any], in_spec: Any) -> tuple[Any, bool]:
-    """The exported program, and whether it takes any batch."""
+def _any_batch(model: nn.Module, flat: list[Any], in_spec: Any) -> Graph | None:
+    """The graph for any batch; None where the batch cannot vary or decides what is computed."""
     rows = next(value.shape[0] for value in flat if is_tensor(value) and value.dim())
     batched = [is_tensor(v) and v.dim() > 0 and v.shape[0] == rows for v in flat]
-    traced = [_rows(v) if many else v for v, many in zip(flat, batched, strict=True)]
     dynamic = [{0: torch.export.Dim.AUTO} if many else None for many in batched]
     try:
-        program = _export(model, traced, in_spec, dynamic)
-        if not _fixed_batch(program, batched):
-            return program, True
-    except Exception:  # the batch cannot vary: traced again below, for the example's alone
-        pass
+        with tracing_any_batch():
+            traced = repeated(flat, batched, TRACED_ROWS)
+            program = _functional(_export(model, traced, in_spec, dynamic))
+    except Exception:
+        return None
+    sizes = _sizes(program, batched)
+    if depends_on_batch(sizes):
+        return None
+    _check_changes(program)
+    graph = _graph(program, flat, in_spec, ties(sizes))
+    graph = replace(
+        graph,
+        batch=True,
+        barred=frozenset(n for n in (0, 1) if not agrees(graph, model, repeated(flat, batched, n))),
+    )
+    return graph if rows not in graph.barred and agrees(graph, model, flat) else None
+
+
+def _one_batch(model: nn.Module, flat: list[Any], in_spec: Any) -> Graph:
+    """The graph for the example's batch alone."""
+    name = type(model).__name__
     try:
-        return _export(model, flat, in_spec, [None] * len(flat)), False
+        program = _functional(_export(model, flat, in_spec, [None] * len(flat)))
     except Exception as error:
         reason = str(error).strip().splitlines()
         raise ValueError(
-            f"torch.export cannot trace {type(model).__name__}: "
+            f"torch.export cannot trace {name}: "
             f"{reason[0] if reason else type(error).__name__} Compile a part of it that always "
             "computes the same operators, or rewrite the branch that depends on values."
         ) from error
+    _check_changes(program)
+    graph = _graph(program, flat, in_spec, {})
+    if not agrees(graph, model, flat):
+        raise ValueError(
+            f"what torch.export traced of {name} gives other results than {name} itself on "
+            "example_input. Compile a part of it that always computes the same operators."
+        )
+    return graph
 
 
 def _export(model: nn.Module, flat: list[Any], in_spec: Any, dynamic: list[Any]) -> Any:
     args, kwargs = pytree.tree_unflatten(flat, in_spec)
-    shapes = pytree.tree_unflatten(dynamic, in_spec)
-    named = _named_shapes(model, args, shapes)
-    return torch.export.export(model, args, kwargs, dynamic_shapes=named, strict=False)
+    shapes, named = pytree.tree_unflatten(dynamic, in_spec)
+    # By parameter, as torch.export takes them: those of *args in a tuple, of **kwargs in a dict.
+    nested = inspect.signature(model.forward).bind(*shapes, **named).arguments
+    return torch.export.export(model, args, kwargs, dynamic_shapes=dict(nested), strict=False)
 
 
-def _named_shapes(model: nn.Module, args: tuple[Any, ...], shapes: Any) -> Any:
-    """torch.export takes one tuple for args, or one dict by name if there are kwargs."""
-    positional, by_name = shapes
-    if not by_name:
-        return positional
-    parameters = list(inspect.signature(model.forward).parameters.values())
-    names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    return dict(zip(names, positional, strict=False)) | by_name
+def _functional(program: Any) -> Any:
+    """The same without operators that change a tensor in place."""
+    changes = any(_changes(node) for node in program.graph.nodes)
+    return program.run_decompositions({}) if changes else program
 
 
-def _rows(tensor: Tensor) -> Tensor:
-    """The same with `_TRACED_BATCH` rows."""
-    if tensor.shape[0] == 0:
-        return tensor.new_zeros(_TRACED_BATCH, *tensor.shape[1:])
-    index = torch.arange(_TRACED_BATCH) % tensor.shape[0]
-    return tensor.detach()[index]
-
-
-def _fixed_batch(program: Any, batched: list[bool]) -> bool:
-    """Whether tracing took the batch for a constant."""
-    names = program.graph_signature.user_inputs
+def _sizes(program: Any, batched: list[bool]) -> list[Any]:
+    """First dimensions of the traced inputs with a batch: numbers or torch's symbols."""
     found = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    names = program.graph_signature.user_inputs
     values = [found.get(name) for name, many in zip(names, batched, strict=True) if many]
-    return any(isinstance(value.shape[0], int) for value in values if value is not None)
+    return [value.shape[0] for value in values if value is not None]
 
 
 def _changes(node: fx.Node) -> bool:
@@ -128,7 +137,7 @@ def _changes(node: fx.Node) -> bool:
     return schema is not None and schema.is_mutable
 
 
-def _check_buffers(program: Any) -> None:
+def _check_changes(program: Any) -> None:
     changed = program.graph_signature.buffers_to_mutate
     if changed:
         raise ValueError(
@@ -142,7 +151,8 @@ def _check_buffers(program: Any) -> None:
         )
 
 
-def _graph(program: Any, flat: list[Any], in_spec: Any, batch: bool) -> Graph:
+def _graph(program: Any, flat: list[Any], in_spec: Any, tied: Mapping[Any, Any]) -> Graph:
+    """The program as plain values; `tied`: see `ties`."""
     signature, nodes = program.graph_signature, list(program.graph.nodes)
     constants = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     lifted = {
@@ -156,7 +166,7 @@ def _graph(program: Any, flat: list[Any], in_spec: Any, batch: bool) -> Graph:
     outputs = next(_argument(node.args[0]) for node in nodes if node.op == "output")
     calls = _needed(calls, outputs)
     derived = _derived(calls, {*constants, *lifted})
-    shapes = {node.name: shape for node in nodes if (shape := _shape(node)) is not None}
+    shapes = {node.name: shape for node in nodes if (shape := _shape(node, tied)) is not None}
     given = [name if is_tensor(v) else None for name, v in _paired(signature.user_inputs, flat)]
     return Graph(
         inputs=tuple(given),
@@ -170,7 +180,7 @@ def _graph(program: Any, flat: list[Any], in_spec: Any, batch: bool) -> Graph:
         shapes=shapes,
         in_spec=in_spec,
         out_spec=program.call_spec.out_spec,
-        batch=batch,
+        batch=False,
     )
 
 
@@ -217,10 +227,12 @@ def _derived(calls: list[Call], constants: set[str]) -> set[str]:
     return known - constants
 
 
-def _shape(node: fx.Node) -> Shape | None:
+def _shape(node: fx.Node, tied: Mapping[Any, Any]) -> Shape | None:
     value = node.meta.get("val")
     if not isinstance(value, Tensor) or value.dim() == 0:
         return None
     if not all(isinstance(size, int) for size in value.shape[1:]):
         return None
-    return Shape(str(value.shape[0]), tuple(value.shape[1:]), value.dtype)
+    rows = value.shape[0]
+    text = str(rows if isinstance(rows, int) else rows.node.expr.subs(tied))
+    return Shape(text, tuple(value.shape[1:]), value.dtype)

@@ -88,7 +88,8 @@ def _compiled(prepared: Prepared, values: Mapping[str, Any], choice: Choice) -> 
     steps, rows = StepMaker(prepared.network, values), prepared.rows()
     few: Version | None = None
     many: Version | None = None
-    small, large = (max(1, rows), _BLOCK) if rows < _SWITCH else (1, rows)
+    least = 2 if 1 in prepared.graph.barred else 1
+    small, large = (rows, _BLOCK) if rows < _SWITCH else (least, rows)
     if prepared.graph.batch or rows < _SWITCH:
         few = _version(prepared, values, steps, rows=small, block=1, choice=choice)
     if prepared.graph.batch or rows >= _SWITCH:

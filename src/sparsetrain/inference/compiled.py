@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from .choice import Choice, Chosen
 from .explain import Explanation, explanation
-from .graph import Ref, filled, refs
+from .graph import Graph, Ref, filled, refs
 from .model import Estimate, modelled, total
 from .prepared import Prepared, bound, is_batched
 from .runner import Runner
@@ -175,11 +175,13 @@ class CompiledNetwork:
 
     def _checked_rows(self, batch: int | None) -> int:
         rows = self.prepared.rows() if batch is None else batch
-        if rows < 1 or (not self.prepared.graph.batch and rows != self.prepared.rows()):
+        graph = self.prepared.graph
+        if rows < 1 or (not graph.batch and rows != self.prepared.rows()):
             raise ValueError(
                 f"batch must be at least 1{self._only()}, got {batch}. "
                 "Leave it out for the example's."
             )
+        _check_batch(graph, rows)
         return rows
 
     def _known(self, args: tuple[Any, ...]) -> tuple[dict[str, Any], Version] | None:
@@ -266,8 +268,23 @@ class CompiledNetwork:
             raise ValueError(
                 f"{name} must have shape ({text}) as in the example"
                 f"{f', with the batch {wanted[0]} of the other inputs' if free else ''}, got "
-                f"{shape}. Compile the network again for other sizes."
+                f"{shape}. {self._why_fixed(shape, wanted)}Compile the network again for other "
+                "sizes."
             )
+        if free:
+            _check_batch(graph, shape[0])
+
+    def _why_fixed(self, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+        batch = not self.prepared.graph.batch and shape[1:] == wanted[1:]
+        return "What this model computes depends on the batch. " if batch else ""
+
+
+def _check_batch(graph: Graph, rows: int) -> None:
+    if rows in graph.barred:
+        raise ValueError(
+            f"what the model computes for a batch of {rows} is another network than the example's. "
+            f"Compile it again with {f'an example of {rows}' if rows else 'that in mind'}."
+        )
 
 
 def _alike(given: Tensor, example: Tensor) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -16,13 +15,6 @@ from .weights import folded
 
 Step: TypeAlias = Callable[..., Any]
 """What a unit does with the values it reads."""
-
-aten = torch.ops.aten
-# A view holds for the strides of the traced values alone; ours may differ.
-_BY_COPY: Mapping[Any, Any] = {
-    aten.view.default: aten.reshape.default,
-    aten._unsafe_view.default: aten.reshape.default,
-}
 
 
 def dense_step(unit: Unit, values: Mapping[str, Any], shape: tuple[int, ...] | None) -> Step:
@@ -107,9 +99,8 @@ def _norm(norm: Norm, relu: bool, values: Mapping[str, Any]) -> Step:
 
 
 def _other(unit: Unit, op: Other, values: Mapping[str, Any]) -> Step:
-    call = replace(op.call, target=_BY_COPY.get(op.call.target, op.call.target))
+    call, names = op.call, unit.inputs
     held = {name: _copied(values[name]) for name in call.reads if name in values}
-    names = unit.inputs
 
     def step(*given: Any) -> Any:
         return run(call, held | dict(zip(names, given, strict=True)))

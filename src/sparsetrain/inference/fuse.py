@@ -22,6 +22,8 @@ def fused(graph: Graph) -> Network:
     alias: dict[str, str] = {}
     for call in _first_results(graph.calls):
         op = recognise(call, graph)
+        if isinstance(op, Other):
+            op = Other(call.renamed(alias))
         reads = tuple(alias.get(name, name) for name in _values(call, op, graph))
         if isinstance(op, Same):
             alias[call.output] = reads[0]
@@ -35,7 +37,7 @@ def _values(call: Call, op: Op, graph: Graph) -> tuple[str, ...]:
     """What the unit reads that is no constant; an `Other` keeps all its reads."""
     if isinstance(op, Other):
         known = {*graph.constants, *graph.lifted, *(made.output for made in graph.derived)}
-        return tuple(dict.fromkeys(name for name in call.reads if name not in known))
+        return tuple(dict.fromkeys(name for name in op.call.reads if name not in known))
     return call.reads[: 2 if isinstance(op, Add) else 1]
 
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from types import BuiltinFunctionType
+from dataclasses import dataclass, replace
+from types import BuiltinFunctionType, MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
+
+aten = torch.ops.aten
+# A view holds for the strides of the traced values alone; others may come.
+_BY_COPY: Mapping[Any, Any] = MappingProxyType(
+    {
+        aten.view.default: aten.reshape.default,
+        aten._unsafe_view.default: aten.reshape.default,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,12 @@ class Call:
             return self.target.__name__
         return str(self.target).removeprefix("aten.").split(".")[0]
 
+    def renamed(self, names: Mapping[str, str]) -> Call:
+        """The same, reading other values in the place of some."""
+        values = {name: Ref(names.get(name, name)) for name in self.reads}
+        kwargs = {name: filled(value, values) for name, value in self.kwargs.items()}
+        return replace(self, args=filled(self.args, values), kwargs=kwargs)
+
     def argument(self, place: int, name: str, default: Any) -> Any:
         """An argument given by place or by name."""
         return self.args[place] if place < len(self.args) else self.kwargs.get(name, default)
@@ -85,6 +100,7 @@ class Graph:
         in_spec: of the inputs (args, kwargs), for `torch.utils._pytree`.
         out_spec: of the outputs.
         batch: whether the first dimension may change from call to call.
+        barred: batches of none and one image where the model computes otherwise.
     """
 
     inputs: tuple[str | None, ...]
@@ -99,6 +115,7 @@ class Graph:
     in_spec: Any
     out_spec: Any
     batch: bool
+    barred: frozenset[int] = frozenset()
 
 
 def refs(value: Any) -> Iterator[str]:
@@ -123,7 +140,7 @@ def run(call: Call, values: Mapping[str, Any]) -> Any:
     """What the operator gives for these values."""
     args = [filled(value, values) for value in call.args]
     kwargs = {name: filled(value, values) for name, value in call.kwargs.items()}
-    return call.target(*args, **kwargs)
+    return _BY_COPY.get(call.target, call.target)(*args, **kwargs)
 
 
 def is_tensor(value: object) -> bool:
