@@ -104,6 +104,29 @@ def test_a_search_finds_the_best_by_held_out_images_and_goes_on(capsys):
     assert "settings of the best: runs/s/best.yaml" in out
 
 
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"defaults": {**TINY, "epochs": 3, "method": "static"}}, "epochs 2 there and 3 here"),
+        ({"seeds": [0, 1]}, "seeds [0] there and [0, 1] here"),
+        ({"space": {"sparsity": [0.5]}}, "space of sparsity [0.5, 0.9] there and [0.5] here"),
+        ({"space": {"lr": [0.1], "sparsity": [0.5, 0.9]}}, "space of lr {high: 0.5, log: true"),
+    ],
+)
+def test_trials_made_under_other_settings_do_not_count(monkeypatch, capsys, parts, said):
+    pytest.importorskip("optuna")
+    assert cli.main(["search", str(_file()), "--trials", "1"]) == 0
+    best = Path("runs/s/best.yaml").read_text()
+    capsys.readouterr()
+    assert cli.main(["search", str(_file(**parts)), "--trials", "1"]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.endswith("or the file another name.\n") and err.count("\n") == 1
+    assert Path("runs/s/best.yaml").read_text() == best
+    # What does not change a result may change.
+    same = {**TINY, "epochs": 2, "method": "static", "threads": 1}
+    assert cli.main(["search", str(_file(defaults=same)), "--trials", "1"]) == 0
+
+
 def test_a_trial_that_was_broken_off_is_taken_up_with_its_values(monkeypatch, capsys):
     pytest.importorskip("optuna")
     with monkeypatch.context() as patch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +51,7 @@ class RunFolder:
             )
         if not self.config.is_file():
             raise BadInput(f"{self.path} is not empty and not a run folder; give another --out.")
-        differing = _differences(identity(self.load_config()), identity(config))
+        differing = differences(identity(self.load_config()), identity(config))
         if differing:
             raise BadInput(
                 f"run folder {self.path} was made with other settings: {differing}. "
@@ -152,7 +152,8 @@ def _row(line: dict[str, Any]) -> bytes:
     return (json.dumps(line) + "\n").encode()
 
 
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """In which settings two mappings differ, as `epochs 4 there and 6 here`; empty if in none."""
     names = [
         n for n in [*here, *(n for n in there if n not in here)] if there.get(n) != here.get(n)
     ]

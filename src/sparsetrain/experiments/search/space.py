@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...training.check import resolve
-from ...training.config import TrainConfig, validation_share
+from ...training.config import NOT_IDENTITY, TrainConfig, validation_share
 from ...training.errors import BadInput, unknown
 from ...training.settings import build, read
 
@@ -41,6 +41,13 @@ class Axis:
         middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
         return round(middle) if isinstance(self.low, int) else middle
 
+    @property
+    def written(self) -> Any:
+        """As in a file."""
+        if self.choices:
+            return list(self.choices)
+        return {"low": self.low, "high": self.high} | ({"log": True} if self.log else {})
+
 
 @dataclass(frozen=True)
 class Search:
@@ -65,6 +72,13 @@ class Search:
             BadInput: values that do not go together.
         """
         return resolve(build({**self.defaults, **values, "seed": seed}))
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What all trials of a study must have in common, as JSON keeps it."""
+        found = {n: v for n, v in self.defaults.items() if n not in NOT_IDENTITY | {"seed"}}
+        found |= {f"space of {name}": axis.written for name, axis in self.space.items()}
+        return json.loads(json.dumps({**found, "seeds": self.seeds}))
 
 
 def load(path: Path) -> Search:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ...training.errors import BadInput
+from ...training.folder import differences
 from .space import Axis, Search, decode, encode
 
 _WORKER, _ERROR = "worker", "error"
+_FIXED = "settings"  # of the study: what all its trials have in common
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Study:
         search: its file.
         storage: an Optuna storage: a URL, or the path of an SQLite file.
     Raises:
-        BadInput: Optuna is not installed, or the storage cannot be used.
+        BadInput: Optuna is not installed, the storage cannot be used, or its trials were made
+            with other settings or in another space.
     """
 
     def __init__(self, search: Search, storage: str) -> None:
@@ -57,6 +60,21 @@ class Study:
             )
         except Exception as error:  # of Optuna, SQLAlchemy or the database's driver
             raise BadInput(f"cannot use the storage {storage}: {error}") from error
+        self._check()
+
+    def _check(self) -> None:
+        """Trials count only if this file would make the same."""
+        here = self._search.fixed
+        there = self._study.user_attrs.get(_FIXED)
+        if there is None and not self._study.get_trials(deepcopy=False):
+            self._study.set_user_attr(_FIXED, here)
+            return
+        differing = "they are not recorded" if there is None else differences(there, here)
+        if differing:
+            raise BadInput(
+                f"the trials of search {self._search.path.stem} were made with other settings: "
+                f"{differing}. Give the same settings, or the file another name."
+            )
 
     def take_up(self) -> int:
         """Put trials that a killed process of this machine left into the queue; how many."""
