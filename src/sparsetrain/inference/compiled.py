@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from .aliasing import shared
 from .choice import Choice, Chosen
 from .explain import Explanation, explanation
 from .graph import Graph, Ref, filled, refs
@@ -72,6 +73,7 @@ class CompiledNetwork:
         self._dtypes = [v.dtype if isinstance(v, Tensor) else None for v in prepared.example]
         alias = prepared.network.alias
         self._results = [(name, alias.get(name, name)) for name in refs(prepared.graph.outputs)]
+        self._shared = shared(prepared.network, self._results)
         lone = len(self._results) == 1 and isinstance(prepared.graph.outputs[0], Ref)
         self._plain = lone and prepared.graph.out_spec == pytree.tree_structure(0)
         # By the shapes of checked inputs; filled by any thread, and a lost entry costs a check.
@@ -203,11 +205,13 @@ class CompiledNetwork:
             self._seen[tuple([given.shape for given in args])] = version
 
     def _outputs(self, values: Mapping[str, Any]) -> Any:
-        """The results in the model's own structure."""
+        """The results in the model's own structure; none lies in another's memory."""
         found = {
             name: values[real] if real in values else self._constants[real]
             for name, real in self._results
         }
+        for name in self._shared:
+            found[name] = found[name].clone()
         if self._plain:
             return found[self._results[0][0]]
         graph = self.prepared.graph
