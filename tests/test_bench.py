@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,22 @@ def test_engines_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatc
     assert set(runs) == {"eager", "channels-last"}
     assert left_out["inductor"] == "failed: no compiler"
     assert left_out["openvino"] == "openvino is not installed"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_network_that_openvino_cannot_convert_silences_nobody() -> None:
+    pytest.importorskip("openvino")
+    from sparsetrain.bench import engines
+
+    class Fails(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("not to be converted")
+
+    root = logging.getLogger()
+    before = root.level, root.filters[:], root.handlers[:]
+    with pytest.raises(Exception, match="not to be converted"):
+        engines._openvino(Fails(), torch.randn(2, 4))
+    assert (root.level, root.filters, root.handlers) == before
 
 
 def test_random_zeros_are_exactly_as_many_as_asked_for() -> None:

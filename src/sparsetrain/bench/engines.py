@@ -96,9 +96,22 @@ def _silent_export() -> Iterator[None]:
         logger.setLevel(before)
 
 
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """OpenVINO's converter sets the root logger to ERROR and, where it fails, leaves it there."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters[:], root.handlers[:] = filters, handlers
+
+
 def _openvino(model: nn.Module, images: Tensor) -> Run:
     openvino: Any = importlib.import_module("openvino")
-    converted = openvino.convert_model(model, example_input=images)
+    with _root_logger_kept():
+        converted = openvino.convert_model(model, example_input=images)
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": "f32",
