@@ -18,7 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
     ("types", "kernels", "sharded", "atomic"),
     ("packing", "inference"),
-    ("masks", "selection", "schedules"),
+    ("masks", "selection", "weight_norm", "schedules"),
     (
         "patterns",
         "distributions",

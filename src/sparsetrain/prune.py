@@ -13,6 +13,7 @@ from . import masks as mask_algebra
 from .patterns import Pattern, Scope
 from .selection import Patterns, select
 from .types import Criterion, Masks, View
+from .weight_norm import check_directions, directions
 
 _CRITERIA: dict[str, Criterion] = {
     "magnitude": criteria.magnitude,
@@ -82,7 +83,8 @@ def prune(
     Returns:
         name -> bool mask, exactly `kept(N, sparsity)` True in total (single weights).
     Raises:
-        ValueError: nothing is prunable, or an argument is out of range; the model is unchanged.
+        ValueError: nothing is prunable, an argument is out of range, or a row under weight norm
+            would lose all its weights; the model is unchanged.
     """
     parameters = select(model, include, exclude)
     score = _CRITERIA.get(criterion) if isinstance(criterion, str) else criterion
@@ -97,6 +99,7 @@ def prune(
         generator=torch.Generator().manual_seed(seed),
     )
     masks = keep_largest(score(view), sparsity, scope, pattern)
+    check_directions(masks, directions(model, parameters))
     for name, parameter in parameters.items():
         parameter.masked_fill_(~masks[name], 0)  # not a product: infinity times 0 is NaN
     return masks

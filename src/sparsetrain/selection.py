@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase  # pyright: ignore[reportPrivateUsage]
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from .weight_norm import split
+
 Predicate: TypeAlias = Callable[[str, nn.Parameter], bool]
 Pattern: TypeAlias = str | re.Pattern[str] | Predicate
 Patterns: TypeAlias = Pattern | Sequence[Pattern] | None
@@ -67,7 +69,7 @@ def select(
     By default these are the parameters of two or more dimensions whose last name part contains
     `weight` and which no embedding or norm owns: convolutions, linears, recurrent and fused
     attention weights, the first layer and the classifier included, as in the papers. A tensor
-    tied to an embedding stays dense.
+    tied to an embedding stays dense, and so does the length of a weight-normed one (`weight_g`).
 
     Args:
         model: any module; DDP and `torch.compile` wrappers are looked through.
@@ -123,8 +125,14 @@ def _default_name(aliases: Sequence[_Alias]) -> str | None:
         return None
     if any(isinstance(alias.owner, _EMBEDDINGS + _NORMS) for alias in aliases):
         return None
-    names = [alias.name for alias in aliases if "weight" in alias.name.rsplit(".", 1)[-1]]
+    if any(_last(alias) in split(alias.owner).values() for alias in aliases):
+        return None
+    names = [alias.name for alias in aliases if "weight" in _last(alias)]
     return names[0] if names else None
+
+
+def _last(alias: _Alias) -> str:
+    return alias.name.rsplit(".", 1)[-1]
 
 
 def _as_sequence(patterns: Patterns) -> Sequence[Pattern]:

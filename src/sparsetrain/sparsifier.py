@@ -22,6 +22,7 @@ from .optimizers import SetAside, check_supported, first_moment
 from .regularizers import Regularizer
 from .selection import Patterns, select
 from .types import FreshStart, Masks, Method, Observer, View
+from .weight_norm import check_directions, directions
 
 
 class Sparsifier:
@@ -58,7 +59,7 @@ class Sparsifier:
         TypeError: model, optimizer or method is something else.
         ValueError: nothing is prunable, a selected parameter is not in the optimizer, or the
             optimizer cannot be masked (LBFGS, SparseAdam), or a selected parameter is sharded
-            otherwise than in whole rows.
+            otherwise than in whole rows, or a row under weight norm would lose all its weights.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Sparsifier:
         sharded.reshard_(model)
         self._parameters = select(model, include, exclude)
         sharded.check_layout(self._parameters)
+        self._normed = directions(model, self._parameters)
         self._finite = FiniteCheck()
         self._grads: dict[str, Tensor] = {}
         self._hidden = SetAside()
@@ -97,6 +99,7 @@ class Sparsifier:
             masks, memory = method.init(self._view())
             check_masks(masks, self._parameters)
             check_ranks_agree(masks, self.step, generator=self._draws())
+            check_directions(masks, self._normed)
         except BaseException:
             self.detach()
             raise
@@ -309,6 +312,7 @@ class Sparsifier:
             masks, memory = self.method.update(self._view(), self.masks, self._memory)
             check_masks(masks, self._parameters)
             check_ranks_agree(masks, self.step, generator=self._draws())
+            check_directions(masks, self._normed)
             masks = {name: sharded.place(masks[name], p) for name, p in self._parameters.items()}
             self._memory = sharded.place_state(memory, self._parameters)
             self._masking.refresh_grown_state_(masks)
