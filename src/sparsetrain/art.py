@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from . import masks as mask_algebra
 from . import sharded
 from .art_rule import ArtRule, ArtState, Candidate, Compat, Outcome, Phase, start, transition
+from .masking import check_state
 from .methods.dense import Dense
 from .methods.static import Static
 from .optimizers import first_learning_rates, restart_
@@ -27,6 +28,7 @@ from .sparsifier import Sparsifier
 from .types import Masks
 
 _log = logging.getLogger(__name__)
+_STATE = ("sparsity", "state", "last", "first_lrs", "snapshots", "sparsifier")
 
 
 class ART(PhaseDriver):
@@ -178,8 +180,10 @@ class ART(PhaseDriver):
         """Continue where `state_dict` was taken; load model and optimizer by their own calls.
 
         Raises:
-            ValueError: the state is of another sparsity or of other layers; nothing is changed.
+            ValueError: the state is of another sparsity or of other layers, or no whole state;
+                nothing is changed.
         """
+        check_state(state, _STATE)
         if state["sparsity"] != self._target:
             raise ValueError(
                 f"the state is of sparsity {state['sparsity']}, this run's is {self._target}"

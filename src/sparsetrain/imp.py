@@ -14,6 +14,7 @@ from . import masks as mask_algebra
 from . import sharded
 from .hooks import StepHooks
 from .imp_rule import ImpRule, ImpState, Phase, Rewind, transition
+from .masking import check_state
 from .methods.dense import Dense
 from .methods.static import Static
 from .optimizers import first_learning_rates, restart_
@@ -135,8 +136,10 @@ class IMP(PhaseDriver):
         """Continue where `state_dict` was taken; load model and optimizer by their own calls.
 
         Raises:
-            ValueError: the state is of another plan or of other layers; nothing is changed.
+            ValueError: the state is of another plan or of other layers, or no whole state; nothing
+                is changed.
         """
+        check_state(state, ("plan", "state", "first_lrs", "rewind", "sparsifier"))
         for name, value in self._plan().items():
             if state["plan"][name] != value:
                 raise ValueError(

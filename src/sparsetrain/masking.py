@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -161,6 +162,19 @@ class Masking:
     def _tensors(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Each weight and each optimizer state of its shape, with its multiplier."""
         return ((tensor, row.mask) for row in self._rows() for tensor in row.tensors)
+
+
+def check_state(state: Mapping[str, Any], parts: Sequence[str]) -> None:
+    """Whether an engine's or a driver's state has all its parts.
+
+    Raises:
+        ValueError: names the parts that are missing.
+    """
+    if missing := [part for part in parts if part not in state]:
+        raise ValueError(
+            f"the state lacks {', '.join(missing)}: give what `state_dict()` of the same kind of "
+            "object returned, not the model's or a part of it"
+        )
 
 
 def check_masks(masks: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:

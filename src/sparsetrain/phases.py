@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .masking import check_masks
-from .sparsifier import Sparsifier
+from .masking import check_masks, check_state
+from .sparsifier import STATE, Sparsifier
 from .types import Masks
 
 
@@ -44,6 +44,7 @@ class PhaseDriver(ABC):
 
     def _load_sparsifier(self, state: Mapping[str, Any]) -> None:
         """Load an engine's state, of whichever phase; nothing is changed where it does not fit."""
+        check_state(state, STATE)
         check_masks(state["masks"], self._parameters)
         if state["method"] != type(self._sparsifier.method).__name__:
             self._replace_sparsifier(state["masks"] if state["method"] == "Static" else None)

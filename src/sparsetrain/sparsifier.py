@@ -17,12 +17,14 @@ from .agreement import check_ranks_agree
 from .emptiness import warn_of_empty_layers
 from .finite import FiniteCheck
 from .hooks import StepHooks
-from .masking import Masking, check_masks
+from .masking import Masking, check_masks, check_state
 from .optimizers import SetAside, check_supported, first_moment
 from .regularizers import Regularizer
 from .selection import Patterns, select
 from .types import FreshStart, Masks, Method, Observer, View
 from .weight_norm import check_directions, directions
+
+STATE = ("method", "step", "masks", "memory", "generator", "strength")
 
 
 class Sparsifier:
@@ -186,9 +188,11 @@ class Sparsifier:
         made with here, so that a run may be continued with more steps.
 
         Raises:
-            ValueError: the state is of another method or of other layers; nothing is changed then.
+            ValueError: the state is of another method or of other layers, or no whole state;
+                nothing is changed then.
             RuntimeError: the ranks were given different states.
         """
+        check_state(state, STATE)
         name = type(self.method).__name__
         if state["method"] != name:
             raise ValueError(
