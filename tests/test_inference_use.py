@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import logging
+import pickle
 import subprocess
 import sys
 
@@ -84,6 +88,22 @@ def test_updated_chooses_kernels_anew_if_told_to() -> None:
         compiled.updated(sparse, choice="fastest")  # type: ignore[arg-type]
 
 
+def test_updated_refuses_a_model_of_other_layers_by_name() -> None:
+    compiled = compiled_small(small())
+    wider = nn.Sequential(nn.Conv2d(3, 7, 3, padding=1), *list(small())[1:])
+    longer = nn.Sequential(*small(), nn.Linear(4, 4))
+    for other, words in (
+        (wider, r"0\.weight of this model is torch.float32 \(7, 3, 3, 3\) on cpu, not .*\(6, 3, 3"),
+        (nn.Sequential(*list(small())[:-1]), r"6\.weight of this model is missing"),
+        (longer, r"has '7\.weight', which the compiled one had not"),
+        (small().double(), r"0\.weight of this model is torch.float64"),
+        (small().to("meta"), r"0\.weight of this model .* on meta"),
+    ):
+        for choice in (None, "sparse"):
+            with pytest.raises(ValueError, match=words):
+                compiled.updated(other, choice=choice)
+
+
 def test_masks_count_as_zeros_and_the_model_keeps_its_weights() -> None:
     model = trained_looking_(Shared(), sparsity=0.0)
     masks = {n: torch.rand_like(p) < 0.4 for n, p in model.named_parameters() if p.dim() > 1}
@@ -154,7 +174,7 @@ def test_inputs_of_different_batches_and_other_options_are_refused() -> None:
         compiled(torch.randn(4, 3, 5, 5), y=torch.randn(5, 5), scale=2.0)
     with pytest.raises(ValueError, match=r"argument 2.0, got 3.0"):
         compiled(torch.randn(4, 3, 5, 5), y=torch.randn(4, 5), scale=3.0)
-    with pytest.raises(ValueError, match="another structure"):
+    with pytest.raises(ValueError, match=r"argument 2.0, got 1.0"):
         compiled(torch.randn(4, 3, 5, 5), y=torch.randn(4, 5))
 
 
@@ -165,6 +185,8 @@ def test_wrong_arguments_of_compile_are_refused() -> None:
         st.compile_sparse(small(), [images()])
     with pytest.raises(ValueError, match="first dimension is the batch"):
         st.compile_sparse(small(), torch.tensor(1.0))
+    with pytest.raises(ValueError, match=r"has no rows\. Give a batch"):
+        st.compile_sparse(small(), images(0))
     with pytest.raises(ValueError, match=r"0\.weight is on meta"):
         st.compile_sparse(small().to("meta"), images())
 
@@ -208,6 +230,30 @@ def test_a_model_of_fixed_batch_takes_that_one() -> None:
         compiled(torch.randn(6, 4))
     with pytest.raises(ValueError, match="3, which the model fixes"):
         compiled.explain(6)
+
+
+def test_what_the_tracer_says_of_a_trace_that_is_made_otherwise_is_not_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logger, text = logging.getLogger("torch.fx.experimental.symbolic_shapes"), io.StringIO()
+    handler = logging.StreamHandler(text)
+    logger.addHandler(handler)
+    try:
+        with pytest.raises(ValueError, match=r"torch\.export cannot trace Decides"):
+            st.compile_sparse(Decides(), images())
+        assert capsys.readouterr().err == text.getvalue() == ""
+        logger.warning("shown")
+        assert text.getvalue() == "shown\n"
+    finally:
+        logger.removeHandler(handler)
+
+
+def test_a_compiled_network_is_its_own_copy_and_cannot_be_pickled() -> None:
+    model = small()
+    compiled = compiled_small(model)
+    assert_same(copy.deepcopy([compiled])[0], model, images())
+    with pytest.raises(TypeError, match="Save the model, and compile it"):
+        pickle.dumps(compiled)
 
 
 def test_importing_the_library_does_not_import_the_tracer() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-import warnings
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +16,11 @@ from torch.utils import _pytree as pytree
 
 from .batch import TRACED_ROWS, depends_on_batch, repeated, ties, tracing_any_batch
 from .graph import Call, Graph, Ref, Shape, is_tensor, refs
+from .quiet import quiet
 from .verify import agrees
+
+# Tracing sets much that is the process's own: torch's options, warnings, standard error.
+_ALONE = threading.RLock()
 
 
 def capture(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
@@ -32,8 +36,7 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     """
     flat, in_spec = pytree.tree_flatten((args, kwargs))
     _check_place(model, flat)
-    with evaluating(model), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.export's own
+    with _ALONE, evaluating(model), torch.no_grad():
         return _any_batch(model, flat, in_spec) or _one_batch(model, flat, in_spec)
 
 
@@ -55,6 +58,8 @@ def _check_place(model: nn.Module, flat: list[Any]) -> None:
             "example_input must hold a tensor whose first dimension is the batch. Give one batch "
             "as the model takes it, or a tuple of its inputs."
         )
+    if next(value.shape[0] for value in flat if is_tensor(value) and value.dim()) == 0:
+        raise ValueError("example_input has no rows. Give a batch of at least one.")
     held = [(name, t) for name, t in model.state_dict(keep_vars=True).items() if is_tensor(t)]
     for name, tensor in [*held, *(("example_input", v) for v in flat if is_tensor(v))]:
         if tensor.device.type != "cpu":
@@ -72,7 +77,7 @@ def _any_batch(model: nn.Module, flat: list[Any], in_spec: Any) -> Graph | None:
     try:
         with tracing_any_batch():
             traced = repeated(flat, batched, TRACED_ROWS)
-            program = _functional(_export(model, traced, in_spec, dynamic))
+            program = _export(model, traced, in_spec, dynamic)
     except Exception:
         return None
     sizes = _sizes(program, batched)
@@ -92,7 +97,7 @@ def _one_batch(model: nn.Module, flat: list[Any], in_spec: Any) -> Graph:
     """The graph for the example's batch alone."""
     name = type(model).__name__
     try:
-        program = _functional(_export(model, flat, in_spec, [None] * len(flat)))
+        program = _export(model, flat, in_spec, [None] * len(flat))
     except Exception as error:
         reason = str(error).strip().splitlines()
         raise ValueError(
@@ -111,17 +116,44 @@ def _one_batch(model: nn.Module, flat: list[Any], in_spec: Any) -> Graph:
 
 
 def _export(model: nn.Module, flat: list[Any], in_spec: Any, dynamic: list[Any]) -> Any:
+    """The exported program, without operators that change a tensor in place."""
     args, kwargs = pytree.tree_unflatten(flat, in_spec)
     shapes, named = pytree.tree_unflatten(dynamic, in_spec)
-    # By parameter, as torch.export takes them: those of *args in a tuple, of **kwargs in a dict.
-    nested = inspect.signature(model.forward).bind(*shapes, **named).arguments
-    return torch.export.export(model, args, kwargs, dynamic_shapes=dict(nested), strict=False)
+    with quiet(), _keywords_by_name(model, kwargs):
+        # By parameter, as torch.export takes them: those of *args in a tuple.
+        nested = inspect.signature(model.forward).bind(*shapes, **named).arguments
+        program = torch.export.export(
+            model, args, kwargs, dynamic_shapes=dict(nested), strict=False
+        )
+        changes = any(_changes(node) for node in program.graph.nodes)
+        return program.run_decompositions({}) if changes else program
 
 
-def _functional(program: Any) -> Any:
-    """The same without operators that change a tensor in place."""
-    changes = any(_changes(node) for node in program.graph.nodes)
-    return program.run_decompositions({}) if changes else program
+@contextmanager
+def _keywords_by_name(model: nn.Module, kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """A signature with the names given for **kwargs, for whose shapes torch.export has no form."""
+    forward = model.forward
+    signature = inspect.signature(forward)
+    known = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    if len(known) == len(signature.parameters):
+        yield
+        return
+    more = [name for name in kwargs if name not in signature.parameters]
+    by_name = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in more]
+
+    def same_forward(*args: Any, **named: Any) -> Any:
+        return forward(*args, **named)
+
+    own = "forward" in vars(model)
+    vars(same_forward)["__signature__"] = signature.replace(parameters=[*known, *by_name])
+    vars(model)["forward"] = same_forward
+    try:
+        yield
+    finally:
+        if own:
+            vars(model)["forward"] = forward
+        else:
+            del vars(model)["forward"]
 
 
 def _sizes(program: Any, batched: list[bool]) -> list[Any]:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..selection import unwrap
 from . import cache
 from .choice import Choice, Chosen, Subject, checked_choice, choose
 from .compiled import CompiledNetwork, Version
 from .graph import refs
-from .prepared import Prepared, kept_counts, prepare
+from .prepared import Prepared, kept_counts, parameter_names, prepare
 from .runner import Runner, StepMaker, make_runner
 from .weights import read
 
@@ -35,7 +36,8 @@ def compile_sparse(
     equal the model's in evaluation mode to float32 rounding. The model is not changed.
 
     Args:
-        model: a module on the CPU, in any mode; pruned weights are its zeros.
+        model: a module on the CPU, in any mode; pruned weights are its zeros. DDP and
+            `torch.compile` wrappers are looked through.
         example_input: a batch as the model takes it: a tensor, a tuple of arguments, or a dict of
             them by name. Kernels are chosen for its size and for `torch.get_num_threads()`; other
             batches run too.
@@ -53,6 +55,7 @@ def compile_sparse(
             cannot trace, masks that are not the model's.
     """
     choice = checked_choice(choice)
+    model = unwrap(model)
     prepared = prepare(model, example_input)
     return _compiled(prepared, read(prepared.graph, model, masks), choice)
 
@@ -62,7 +65,7 @@ def recompiled(
 ) -> CompiledNetwork:
     """The same network with the weights that a model has now, by the same kernels."""
     prepared = before.prepared
-    values = read(prepared.graph, model, masks)
+    values = _read_again(prepared, model, masks)
     steps = StepMaker(prepared.network, values)
 
     def again(version: Version | None) -> Version | None:
@@ -80,7 +83,20 @@ def chosen_anew(
 ) -> CompiledNetwork:
     """The same network with the weights that a model has now, by kernels chosen for them."""
     prepared = before.prepared
-    return _compiled(prepared, read(prepared.graph, model, masks), checked_choice(choice))
+    return _compiled(prepared, _read_again(prepared, model, masks), checked_choice(choice))
+
+
+def _read_again(
+    prepared: Prepared, model: nn.Module, masks: Mapping[str, Tensor] | None
+) -> dict[str, Any]:
+    model = unwrap(model)
+    more = [name for name in parameter_names(model) if name not in prepared.parameters]
+    if more:
+        raise ValueError(
+            f"the model has {more[0]!r}, which the compiled one had not. Give the model that was "
+            "compiled or a copy of it, or compile this one."
+        )
+    return read(prepared.graph, model, masks)
 
 
 def _compiled(prepared: Prepared, values: Mapping[str, Any], choice: Choice) -> CompiledNetwork:

@@ -15,7 +15,7 @@ from .choice import Choice, Chosen
 from .explain import Explanation, explanation
 from .graph import Graph, Ref, filled, refs
 from .model import Estimate, modelled, total
-from .prepared import Prepared, bound, is_batched
+from .prepared import Prepared, bound, is_batched, same
 from .runner import Runner
 from .units import Conv
 
@@ -99,6 +99,16 @@ class CompiledNetwork:
                 version.runner(values)
         return self._outputs(values)
 
+    def __deepcopy__(self, memo: object) -> CompiledNetwork:
+        """Itself: it never changes."""
+        return self
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a compiled network cannot be pickled: its kernels belong to this machine. Save the "
+            "model, and compile it where it is loaded."
+        )
+
     def kernels(self, batch: int | None = None) -> tuple[tuple[str, Kernel], ...]:
         """Which kernels each convolution and linear layer runs with, in order, by name.
 
@@ -152,7 +162,8 @@ class CompiledNetwork:
                 those that were chosen, whatever has become of the weights, so this takes
                 milliseconds.
         Raises:
-            ValueError: a choice of another name, masks that are not the model's.
+            ValueError: a choice of another name, masks that are not the model's, a model of other
+                weights.
         """
         from .compile import chosen_anew, recompiled
 
@@ -234,7 +245,8 @@ class CompiledNetwork:
     def _checked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The inputs by name."""
         prepared, graph = self.prepared, self.prepared.graph
-        flat, spec = pytree.tree_flatten(bound(prepared.signature, args, kwargs))
+        found = bound(prepared.signature, args, kwargs, prepared.given)
+        flat, spec = pytree.tree_flatten((found.args, found.kwargs))
         if spec != graph.in_spec:
             raise ValueError(
                 "the network was compiled for arguments of another structure than these. Call it "
@@ -244,7 +256,7 @@ class CompiledNetwork:
         sizes: dict[str, int] = {}
         for name, given, example in zip(graph.inputs, flat, prepared.example, strict=True):
             if name is None:
-                if given is not example and given != example:
+                if not same(given, example):
                     raise ValueError(
                         f"the network was compiled for the argument {example!r}, got {given!r}. "
                         "Compile it again for this one."

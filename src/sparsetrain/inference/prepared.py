@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,14 +29,18 @@ class Prepared:
         kinds: of all values.
         able: outputs of the units that can be packed.
         signature: of the model's forward.
+        given: names of the parameters of forward that the example gives.
         example: flat inputs, tensors copied.
+        parameters: names of the model's own.
     """
 
     network: Network
     kinds: Mapping[str, Kind]
     able: frozenset[str]
     signature: inspect.Signature
+    given: frozenset[str]
     example: tuple[Any, ...]
+    parameters: frozenset[str]
 
     @property
     def graph(self) -> Graph:
@@ -67,20 +72,36 @@ def prepare(model: nn.Module, example_input: object) -> Prepared:
         ValueError: arguments that forward does not take, or see `capture`.
     """
     signature = inspect.signature(model.forward)
-    args, kwargs = bound(signature, *_arguments(example_input))
+    arguments = bound(signature, *_arguments(example_input))
+    args, kwargs = arguments.args, arguments.kwargs
     graph = capture(model, args, kwargs)
     network = fused(graph)
     found = kinds_of(network)
     able = frozenset(unit.output for unit in network.units if packable(unit, graph, found))
     flat = pytree.tree_leaves((args, kwargs))
     example = tuple(v.detach().clone() if isinstance(v, Tensor) else v for v in flat)
-    return Prepared(network, found, able, signature, example)
+    given = frozenset(arguments.arguments)
+    return Prepared(
+        network, found, able, signature, given, example, frozenset(parameter_names(model))
+    )
+
+
+def parameter_names(model: nn.Module) -> list[str]:
+    """Of all parameters, tied ones under each of their names."""
+    return [name for name, _ in model.named_parameters(remove_duplicate=False)]
 
 
 def bound(
-    signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    signature: inspect.Signature,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    given: frozenset[str] | None = None,
+) -> inspect.BoundArguments:
     """Arguments in the signature's own form, however they were given.
+
+    Args:
+        given: names of the parameters that shall be given: defaults are filled in for those that
+            are not, and left out of the others. None takes the arguments as they are.
 
     Raises:
         ValueError: arguments that do not fit it.
@@ -92,7 +113,19 @@ def bound(
             f"the model takes {signature}, but got other arguments: {error}. Call the compiled "
             "network as the model."
         ) from error
-    return found.args, found.kwargs
+    if given is not None:
+        defaults = {name: p.default for name, p in signature.parameters.items()}
+        kept = {n: v for n, v in found.arguments.items() if n in given or not same(v, defaults[n])}
+        absent = {n: defaults[n] for n in given if defaults[n] is not inspect.Parameter.empty}
+        found = inspect.BoundArguments(signature, OrderedDict(absent | kept))
+    return found
+
+
+def same(value: object, other: object) -> bool:
+    """Whether two arguments are equal and of one type; tensors are if they are one."""
+    if value is other or isinstance(value, Tensor):
+        return value is other
+    return type(value) is type(other) and value == other
 
 
 def is_batched(graph: Graph, name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .graph import Graph, run
+from .graph import Graph, Shape, run
 from .units import Conv, Norm
 
 
@@ -20,18 +20,37 @@ def read(graph: Graph, model: nn.Module, masks: Mapping[str, Tensor] | None) -> 
         masks: name of a parameter -> bool of its shape, True where it is active.
 
     Raises:
-        ValueError: a mask without a parameter, or of another shape.
+        ValueError: a mask without a parameter, or of another shape; a model of other weights.
     """
     values: dict[str, Any] = dict(graph.lifted)
     chosen = {} if masks is None else _by_identity(masks, model)
     for name, path in graph.constants.items():
-        tensor = attrgetter(path)(model).detach()
+        tensor = _weight(model, path, graph.shapes.get(name))
         mask = chosen.get(tensor.data_ptr()) if tensor.numel() else None
         values[name] = tensor if mask is None else tensor * mask.to(tensor.device)
     with torch.no_grad():
         for call in graph.derived:
             values[call.output] = run(call, values)
     return values
+
+
+def _weight(model: nn.Module, path: str, traced: Shape | None) -> Tensor:
+    """A parameter or buffer by name, of the shape and type that was traced."""
+    shape = () if traced is None else (int(traced.rows), *traced.rest)
+    try:
+        tensor: Tensor = attrgetter(path)(model).detach()
+    except AttributeError:
+        what = "is missing"
+    else:
+        fits = tuple(tensor.shape) == shape and tensor.dtype is (traced or tensor).dtype
+        if fits and tensor.device.type == "cpu":
+            return tensor
+        what = f"is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
+    wanted = "" if traced is None else f", not {traced.dtype} {shape} on cpu"
+    raise ValueError(
+        f"{path} of this model {what}{wanted} as in the compiled one. Give the model that was "
+        "compiled or a copy of it, or compile this one."
+    )
 
 
 def folded(conv: Conv, values: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
