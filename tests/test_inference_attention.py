@@ -1,4 +1,4 @@
-"""Attention, dropout, channel shuffle: copies as another name, then operators run by torch."""
+"""Attention, dropout, channel shuffle, strides: copies as another name, then torch's operators."""
 
 from __future__ import annotations
 
@@ -41,6 +41,17 @@ class Shuffles(nn.Module):
         return torch.cat([x.clone(), self.second(y)], 1)
 
 
+class Strides(nn.Module):
+    """Windows of a convolution's result by its strides in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).as_strided((x.shape[0], 4, 2, 2), (256, 64, 16, 2))
+
+
 def layer(kind: type[nn.Module]) -> nn.Module:
     return kind(16, 4, 32, batch_first=True)
 
@@ -53,6 +64,7 @@ NETS: dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]] = {
     "encoder": (layer(nn.TransformerEncoderLayer), TOKENS[:1]),
     "decoder": (layer(nn.TransformerDecoderLayer), TOKENS),
     "shuffle": (Shuffles(), ((8, 4, 6),)),
+    "strides": (Strides(), ((3, 8, 8),)),
 }
 
 

@@ -101,3 +101,23 @@ class Hides(nn.Module):
 def test_a_trace_that_is_not_the_model_is_refused() -> None:
     with pytest.raises(ValueError, match="gives other results than Hides itself"):
         st.compile_sparse(trained_looking_(Hides()), torch.randn(4, 8))
+
+
+class Compares(nn.Module):
+    """Compares the batches of its inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.fc(x) * (1 if x.shape[0] <= y.shape[0] else 2) + y.sum()
+
+
+def test_batches_that_the_model_compares_must_be_one() -> None:
+    model = trained_looking_(Compares(), sparsity=0.5)
+    compiled = st.compile_sparse(model, (torch.randn(4, 8), torch.randn(4, 8)), choice="sparse")
+    for batch in (1, 4, 9):
+        assert_same(compiled, model, torch.randn(batch, 8), torch.randn(batch, 8))
+    with pytest.raises(ValueError, match="with the batch 6 of the other inputs"):
+        compiled(torch.randn(6, 8), torch.randn(3, 8))

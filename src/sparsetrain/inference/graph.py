@@ -11,11 +11,18 @@ import torch
 from torch import Tensor
 
 aten = torch.ops.aten
+
+
+def _as_strided(value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return value.contiguous().as_strided(*args, **kwargs)
+
+
 # A view holds for the strides of the traced values alone; others may come.
 _BY_COPY: Mapping[Any, Any] = MappingProxyType(
     {
         aten.view.default: aten.reshape.default,
         aten._unsafe_view.default: aten.reshape.default,
+        aten.as_strided.default: _as_strided,
     }
 )
 
