@@ -123,7 +123,7 @@ def scale() -> str:
     holds = {"whole": "all", "shards": "half of each layer"}
     for row in record["results"]:
         ms = row["milliseconds"]
-        shown = " | ".join(f"{ms[part]:.3g} ms" if part in ms else "–" for part in parts)
+        shown = " | ".join(_duration(ms[part]) if part in ms else "–" for part in parts)
         about = f"{row['weights'] / 1e6:.0f} M in {row['layers']} layers"
         held = f"{holds[row['kind']]}, {row['dtype']}"
         rows.append(f"| {about} | {held} | {shown} | {row['peak_megabytes'] / 1024:.1f} GiB |")
@@ -135,6 +135,11 @@ def scale() -> str:
         f"{100 * record['sparsity']:g} % zeros; medians, of the slower rank."
     )
     return "\n".join(rows)
+
+
+def _duration(milliseconds: float) -> str:
+    small = milliseconds < 1000
+    return f"{milliseconds:.3g} ms" if small else f"{milliseconds / 1000:.3g} s"
 
 
 def _twice(ratios: dict[str, float]) -> str:
