@@ -33,6 +33,7 @@ class StepHooks:
         self._after = after
         self._outer: FrameType | None = None  # the frame of the step that is being taken
         self._skip = False
+        self._optimizer = optimizer
         # Hook bodies stay out of compiled graphs: they change Python state.
         self._handles = [
             optimizer.register_step_pre_hook(cast("Any", torch.compiler.disable(self._pre))),
@@ -44,6 +45,15 @@ class StepHooks:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    @property
+    def adjacent(self) -> bool:
+        """Whether nobody else's hook runs between `before`, the step itself and `after`."""
+        before, after = (handle.id for handle in self._handles)
+        return (
+            next(reversed(self._optimizer._optimizer_step_pre_hooks), None) == before
+            and next(iter(self._optimizer._optimizer_step_post_hooks), None) == after
+        )
 
     def _pre(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -17,7 +17,8 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 
 from .kernels import native
-from .kernels.native import Masked, Step
+from .kernels.masking import Masked, zero_pruned_
+from .kernels.native import Step
 from .optimizers import SetAside
 
 MOST_KEPT = 0.5
@@ -58,8 +59,7 @@ class KeptSteps:
         groups = {id(p): group for group in self._optimizer.param_groups for p in group["params"]}
         for parameter, row, kept in rows:
             size = parameter.numel()
-            clean = self._clean.get(parameter) == [tensor._version for tensor in row.tensors]
-            if clean and size >= FEWEST and kept <= MOST_KEPT * size:
+            if size >= FEWEST and kept <= MOST_KEPT * size:
                 self._take(parameter, row, groups[id(parameter)])
 
     def finish(self) -> dict[nn.Parameter, bool]:
@@ -81,6 +81,10 @@ class KeptSteps:
         nesterov, uphill = bool(group["nesterov"]), bool(group["maximize"])
         step = Step(row.mask, parameter.detach(), grad, buffer, rates, nesterov, uphill)
         if native.takes_step(step):
+            # Written by others since, as a loaded checkpoint does: not a reason for another pass,
+            # which would round otherwise than the run that was not interrupted.
+            if self._clean.get(parameter) != [tensor._version for tensor in row.tensors]:
+                zero_pruned_([row])
             self._taken[parameter] = step
             self._grads.take(parameter)
 

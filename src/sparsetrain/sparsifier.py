@@ -286,7 +286,13 @@ class Sparsifier:
             return
         if self.regularizer is not None and self.strength != 0.0:
             self._regularize_(self.regularizer, scale)
-        if self._sparse_passes and scale == 1.0:
+        # Other hooks there are to find gradients before the step and moved weights after it.
+        if (
+            self._sparse_passes
+            and scale == 1.0
+            and self._hooks is not None
+            and self._hooks.adjacent
+        ):
             self._masking.take_steps()
 
     def _regularize_(self, regularizer: Regularizer, scale: float) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._C import DisableTorchFunctionSubclass
 from torch.nn import functional as F
 
 from ..kernels.conv_plan import Geometry
 from ..kernels.packed import Layout
-from . import conv, pool
+from . import conv, pool, saving
 from .buffers import Buffers
 from .choice import Choices
 from .functions import FUNCTIONS, METADATA
@@ -37,12 +38,17 @@ class Network:
         self._halo = 1
 
     def run(self, func: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Any:
-        """Call a torch function; packed where it has a packed form and its input is."""
+        """Call a torch function; packed where it has a packed form and its input is.
+
+        Dense without gradients: inside a `torch.autograd.Function`, whose result must be a tensor
+        of its own. And where saved tensors are hooked: a checkpointed region is run once more, with
+        or without the context, and must save the same then.
+        """
         if func in METADATA:
             with DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         packed = FUNCTIONS.get(func)
-        if packed is not None:
+        if packed is not None and torch.is_grad_enabled() and not saving.is_hooked():
             result = packed(self, *args, **kwargs)
             if result is not NotImplemented:
                 return result

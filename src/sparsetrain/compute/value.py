@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C import DisableTorchFunctionSubclass
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from ..kernels.packed import Layout
 from ..kernels.packed_norm import Place
-from . import norm, pool
+from . import norm, pool, saving
 from .buffers import Buffers
 from .conv import Consumers
 from .norm import Statistics
@@ -73,6 +74,15 @@ class Value:
         return (self.batch, self.layout.channels, *map_size)
 
     @property
+    def needs_grad(self) -> bool:
+        """Whether a gradient is to come back through it."""
+        content = self._content
+        if isinstance(content, Tensor):
+            return content.requires_grad
+        parts = (content.images, *content.affine, content.residual)
+        return any(part is not None and part.requires_grad for part in parts)
+
+    @property
     def pending(self) -> Pending | None:
         """The batch norm still to be done."""
         return self._content if isinstance(self._content, Pending) else None
@@ -124,8 +134,9 @@ class Value:
     def densified(self) -> Tensor:
         """The ordinary tensor; from now on this stands for it, so that views of it stay views."""
         if self.dense is None:
-            tensor = pool.unpack(self.take(), self.layout, self.batch, self.buffers)
-            self.dense = tensor.flatten(1) if self.flat else tensor
+            with saving.plain():
+                tensor = pool.unpack(self.take(), self.layout, self.batch, self.buffers)
+                self.dense = tensor.flatten(1) if self.flat else tensor
         return self.dense
 
     def _made(self, *, relu: bool) -> Tensor:
@@ -154,7 +165,14 @@ class PackedTensor(Tensor):
     @staticmethod
     def __new__(cls, value: Value, network: Network) -> PackedTensor:
         """An empty shell of the value's shape."""
-        return Tensor._make_wrapper_subclass(cls, value.shape)  # pyright: ignore
+        grad = torch.is_grad_enabled() and value.needs_grad
+        shell = Tensor._make_wrapper_subclass(cls, value.shape, requires_grad=grad)  # pyright: ignore
+        if grad:
+            # Functions go on with the value. One that takes the shell itself as its input, unseen
+            # by __torch_function__, would keep its gradient.
+            with DisableTorchFunctionSubclass():
+                shell.register_hook(_stray)
+        return shell
 
     def __init__(self, value: Value, network: Network) -> None:
         self.value, self.network = value, network
@@ -184,6 +202,14 @@ class PackedTensor(Tensor):
             "follow (a backward hook on a module, perhaps). Take the hook off, or train without "
             "sparse compute."
         )
+
+
+def _stray(grad: Tensor) -> None:
+    raise RuntimeError(
+        "a torch.autograd.Function of the model took activations in the packed layout of sparse "
+        "compute, from where its gradient cannot go on. Give it an ordinary tensor, as in "
+        "Function.apply(x.clone()), or train without sparse compute."
+    )
 
 
 def dense_call(func: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Any:
