@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import shutil
 from statistics import mean, stdev
 from urllib.parse import unquote
 
@@ -165,6 +166,72 @@ def test_an_unfinished_run_is_left_out_and_said_so(runs, tmp_path, capsys):
     words = ["report", str(tmp_path), str(runs / "run-00"), "--out", str(tmp_path / "a.html")]
     assert main(words) == 0
     assert "1 unfinished left out" in capsys.readouterr().out
+
+
+def _copied(runs, folder, *names):
+    for name, source in names:
+        shutil.copytree(runs / source, folder / name)
+    return ["report", str(folder), "--out", str(folder / "a.md")]
+
+
+def test_a_copy_of_a_run_is_no_further_seed(runs, tmp_path, capsys):
+    # run-00 and run-01 are seeds 0 and 1 of dense.
+    words = _copied(runs, tmp_path, ("a", "run-00"), ("b", "run-01"), ("c", "run-00"))
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "2 finished runs" in out and "1 of the same settings and seed left out" in out
+    assert f"left out: {tmp_path / 'c'} repeats another run" in out
+    (row,) = [x for x in (tmp_path / "a.md").read_text().splitlines() if x.startswith("| dense")]
+    assert row.split(" | ")[2] == "2"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "why"),
+    [
+        ("record.json", '{"test_acc', "cannot read"),
+        ("record.json", "[]", "has no fields"),
+        ("record.json", None, "has no test_accuracy"),
+        ("metrics.jsonl", '{"epoch": 1}\n{"epo', "cannot read"),
+        ("metrics.jsonl", "[]\n", "is empty, or has lines that are no epochs"),
+    ],
+)
+def test_a_damaged_run_is_left_out_and_named(runs, tmp_path, capsys, file, text, why):
+    words = _copied(runs, tmp_path, ("a", "run-00"), ("b", "run-01"))
+    if text is None:
+        record = json.loads((tmp_path / "b" / file).read_text())
+        text = json.dumps(record | {"test_accuracy": None})
+    (tmp_path / "b" / file).write_text(text)
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"left out: {tmp_path / 'b'}: ") and why in lines[0]
+    assert "1 finished run," in lines[1] and "1 damaged left out" in lines[1]
+    assert main(["report", str(tmp_path / "b")]) == 2
+    assert "no run can be reported: " in capsys.readouterr().err
+
+
+def test_a_damaged_trace_is_told(runs, tmp_path, caplog):
+    _copied(runs, tmp_path, ("a", "run-02"), ("b", "run-03"))
+    (tmp_path / "a" / "trace" / "epoch-00001.npz").write_bytes(b"")
+    whole = (tmp_path / "a" / "trace" / "epoch-00002.npz").read_bytes()
+    (tmp_path / "a" / "trace" / "epoch-00002.npz").write_bytes(whole[:-40])
+    (tmp_path / "b" / "trace" / "layers.json").write_text("[]")
+    first, second = find([tmp_path]).runs
+    assert first.trace is not None and {1, 2}.isdisjoint(first.trace.epochs.tolist())
+    assert second.trace is None
+    said = [record.message for record in caplog.records]
+    assert "cannot read epoch-00001.npz, epoch-00002.npz in" in said[0]
+    assert "layers.json; the trace is left out." in said[1]
+
+
+def test_two_dense_networks_have_colours_of_their_own(runs, tmp_path):
+    _copied(runs, tmp_path, ("a", "run-00"), ("b", "run-02"))
+    record = json.loads((tmp_path / "a" / "record.json").read_text())
+    shutil.copytree(tmp_path / "a", tmp_path / "c")
+    record["settings"]["epochs"] = 99
+    (tmp_path / "c" / "record.json").write_text(json.dumps(record))
+    (accuracy,) = [f for f in figures(find([tmp_path]).runs) if f.key == "accuracy"]
+    dense = [series.color for series in accuracy.charts[0].series if series.dashed]
+    assert len(dense) == len(set(dense)) == 2
 
 
 def test_names_of_classes_and_titles_are_not_read_as_markup(runs, tmp_path):

@@ -70,3 +70,11 @@ def test_what_is_missing_breaks_the_line_and_what_is_outside_is_not_drawn():
     path = drawn.split('fill="none" d="')[1].split('"')[0]
     assert path.count("M") == 2
     assert path.count("L") == 1
+
+
+def test_a_point_without_neighbours_is_a_dot_in_a_line_too():
+    nan = math.nan
+    series = Series("s", (0, 1, 2, 3, 4, 5), (1, nan, 2, nan, 3, 3), color=0)
+    assert draw(Chart("t", "x", "y", (series,))).count("<circle") == 2
+    alone = Series("s", (0,), (1,), color=0)
+    assert draw(Chart("t", "x", "y", (alone,))).count("<circle") == 1

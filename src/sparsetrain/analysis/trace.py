@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+_log = logging.getLogger(__name__)
 
 VERSION = 1
 SAMPLE = 2**18  # 32 KiB of bits; an overlap of 1 % of them is known to 0.2 points
@@ -164,19 +169,32 @@ def load_trace(folder: Path, *, last: int | None = None) -> Trace | None:
         folder: the run's `trace` folder.
         last: the last epoch to read; later ones are of a course that was given up. None reads all.
     Returns:
-        The trace, or None where none was kept, or by another version.
+        The trace, or None where none was kept, or by another version. What is damaged is left out
+        and told by a warning.
     """
-    try:
-        about = json.loads((folder / "layers.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if not (folder / "layers.json").exists():
         return None
-    if about.pop("version", None) != VERSION:
+    layers = _layers(folder / "layers.json")
+    if layers is None:
         return None
-    layers = Layers(**{name: _fixed(value) for name, value in about.items()})
     found = {int(m[1]): p for p in folder.iterdir() if (m := _NAME.fullmatch(p.name))}
     epochs = {e: _read(found[e]) for e in sorted(found) if last is None or e <= last}
+    if damaged := [found[e].name for e, arrays in epochs.items() if not arrays]:
+        _log.warning("cannot read %s in %s; left out.", ", ".join(damaged), folder)
     epochs = {e: arrays for e, arrays in epochs.items() if arrays}
     return _stacked(layers, epochs) if epochs else None
+
+
+def _layers(path: Path) -> Layers | None:
+    """What the columns are; None, and a warning, where it cannot be told."""
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        if about.pop("version", None) == VERSION:
+            return Layers(**{name: _fixed(value) for name, value in about.items()})
+        _log.warning("the trace in %s is of another version; left out.", path.parent)
+    except (OSError, ValueError, TypeError, AttributeError):
+        _log.warning("cannot read %s; the trace is left out.", path)
+    return None
 
 
 def _fixed(value: Any) -> Any:
@@ -187,9 +205,9 @@ def _fixed(value: Any) -> Any:
 def _read(path: Path) -> dict[str, np.ndarray]:
     """An epoch's arrays; none where the file is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as held, np.load(held, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return {}
 
 

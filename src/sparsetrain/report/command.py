@@ -10,7 +10,7 @@ import tyro
 
 from ..training.checkpoint import write_atomic
 from ..training.errors import BadInput
-from .facts import headline
+from .facts import headline, left_out
 from .figures.every import figures
 from .page import page
 from .runs import Found, find
@@ -36,7 +36,7 @@ def report(options: ReportOptions) -> str:
     """Write a report.
 
     Returns:
-        A sentence that says what was written where.
+        What was written where, after a line for each folder that is left out.
     Raises:
         BadInput: no finished run, a form that is none of the three, or a file that cannot be
             written.
@@ -51,7 +51,12 @@ def report(options: ReportOptions) -> str:
         write_atomic(out, text.encode())
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error.strerror}. Give another --out.") from error
-    return f"{headline(found)} Report: {out} ({len(text.encode()) / 1e6:.1f} MB)"
+    said = f"{headline(found)} Report: {out} ({_size(len(text.encode()))})"
+    return "\n".join([*left_out(found), said])
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _form(options: ReportOptions) -> str:

@@ -23,9 +23,19 @@ def headline(found: Found) -> str:
     total = duration(sum(record["seconds"]["total"] for record in records))
     said = [f"{len(records)} finished run{'s' if len(records) > 1 else ''}", _of_what(records)]
     said += [f"{total} of training in all", *_machine(records)]
-    if found.unfinished:
-        said.append(f"{len(found.unfinished)} unfinished left out")
+    counts = {
+        "unfinished": len(found.unfinished),
+        "of the same settings and seed": len(found.copies),
+        "damaged": len(found.damaged),
+    }
+    said += [f"{count} {what} left out" for what, count in counts.items() if count]
     return ", ".join(part for part in said if part) + "."
+
+
+def left_out(found: Found) -> list[str]:
+    """A line for each folder that is left out though a run is finished there."""
+    copies = [f"left out: {path} repeats another run" for path in found.copies]
+    return copies + [f"left out: {path}: {why}" for path, why in found.damaged.items()]
 
 
 def settings(runs: Sequence[Run]) -> str:

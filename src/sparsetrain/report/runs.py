@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..analysis.trace import Trace, load_trace
+from ..training.config import NOT_IDENTITY
 from ..training.errors import BadInput
 from ..training.folder import RunFolder
 
@@ -74,12 +75,16 @@ class Found:
     """What lay in the folders that were named.
 
     Attributes:
-        runs: finished ones, by line, sparsity and seed.
+        runs: finished ones, by line, sparsity and seed; each settings and seed once.
         unfinished: folders of runs that are not.
+        copies: folders of runs with the settings and the seed of one that is in `runs`.
+        damaged: folder -> why it is left out.
     """
 
     runs: tuple[Run, ...]
-    unfinished: tuple[Path, ...]
+    unfinished: tuple[Path, ...] = ()
+    copies: tuple[Path, ...] = ()
+    damaged: Mapping[Path, str] = field(default_factory=dict)
 
 
 def find(paths: Sequence[Path]) -> Found:
@@ -92,18 +97,22 @@ def find(paths: Sequence[Path]) -> Found:
     """
     folders = [folder for path in paths for folder in _folders(path)]
     folders = list(dict.fromkeys(folder.resolve() for folder in folders))
-    held = [(folder, record) for folder in folders if (record := RunFolder(folder).load_record())]
-    if not held:
-        raise BadInput(
-            f"no run in {', '.join(map(str, paths))} is finished; continue one with "
-            "`sparsetrain train`, then report it."
-        )
-    lines = line_names([record for _, record in held])
-    runs = [_run(folder, line, record) for (folder, record), line in zip(held, lines, strict=True)]
-    first = {line: index for index, line in reversed(list(enumerate(_ordered(lines))))}
-    runs.sort(key=lambda run: (first[run.line], run.sparsity, run.seed))
-    done = {folder for folder, _ in held}
-    return Found(tuple(runs), tuple(folder for folder in folders if folder not in done))
+    runs: dict[str, Run] = {}
+    unfinished, copies, damaged = [], [], {}
+    for folder in folders:
+        try:
+            run = _run(folder)
+        except BadInput as error:
+            damaged[folder] = str(error)
+            continue
+        if run is None:
+            unfinished.append(folder)
+        elif runs.setdefault(_identity(run), run) is not run:
+            copies.append(folder)
+    if not runs:
+        raise _nothing(paths, damaged)
+    named = _named(list(runs.values()))
+    return Found(tuple(named), tuple(unfinished), tuple(copies), damaged)
 
 
 def line_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -142,16 +151,47 @@ def _folders(path: Path) -> list[Path]:
     return inside
 
 
-def _run(folder: Path, line: str, record: Mapping[str, Any]) -> Run:
+def _nothing(paths: Sequence[Path], damaged: Mapping[Path, str]) -> BadInput:
+    if damaged:
+        return BadInput(f"no run can be reported: {' '.join(damaged.values())}")
+    return BadInput(
+        f"no run in {', '.join(map(str, paths))} is finished; continue one with "
+        "`sparsetrain train`, then report it."
+    )
+
+
+def _run(folder: Path) -> Run | None:
+    """A run without its line's name yet; None where it is not finished.
+
+    Raises:
+        BadInput: a file of it is damaged.
+    """
     files = RunFolder(folder)
+    record = files.load_record()
+    if record is None:
+        return None
     try:
         rows = files.metrics.read_text(encoding="utf-8").splitlines()
         metrics = tuple(json.loads(row) for row in rows)
     except (OSError, ValueError) as error:
-        raise BadInput(f"cannot read {files.metrics}; leave {folder} out.") from error
-    if not metrics:
-        raise BadInput(f"{files.metrics} is empty; leave {folder} out.")
-    return Run(folder, line, record, metrics, load_trace(files.trace, last=record["epochs"]))
+        raise BadInput(f"cannot read {files.metrics}.") from error
+    if not metrics or not all(isinstance(row, dict) and "epoch" in row for row in metrics):
+        raise BadInput(f"{files.metrics} is empty, or has lines that are no epochs.")
+    return Run(folder, "", record, metrics, load_trace(files.trace, last=record["epochs"]))
+
+
+def _identity(run: Run) -> str:
+    """Equal of runs with the same settings and seed, wherever and how fast they ran."""
+    own = {n: v for n, v in run.record["settings"].items() if n not in NOT_IDENTITY}
+    return json.dumps(own, sort_keys=True)
+
+
+def _named(runs: Sequence[Run]) -> list[Run]:
+    """With their lines' names, in order."""
+    lines = line_names([run.record for run in runs])
+    first = {line: index for index, line in reversed(list(enumerate(_ordered(lines))))}
+    named = [replace(run, line=line) for run, line in zip(runs, lines, strict=True)]
+    return sorted(named, key=lambda run: (first[run.line], run.sparsity, run.seed))
 
 
 def _ordered(lines: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html import escape
 
@@ -137,8 +137,15 @@ def _series(series: Series, across: Axis, upright: Axis, *, noted: bool) -> Iter
             continue
         if series.spread and series.spread[index]:
             yield _bar(series, index, point[0], upright)
-        if series.form != "line":
+        # A line needs two points in a row; one by itself would not be seen.
+        if series.form != "line" or _alone(points, index):
             yield _point(series, index, point, noted=noted)
+
+
+def _alone(points: Sequence[tuple[float, float] | None], index: int) -> bool:
+    return all(
+        p is None for p in (*points[max(index - 1, 0) : index], *points[index + 1 : index + 2])
+    )
 
 
 def _inside(point: tuple[float, float]) -> bool:

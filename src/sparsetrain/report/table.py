@@ -77,7 +77,7 @@ def _summary_row(line: str, sparsity: float, runs: Sequence[Run]) -> tuple[Cell,
     return (
         Cell(line, line),
         _zeros(sparsity),
-        _count(len(runs)),
+        _count(len({run.seed for run in runs})),
         Cell(f"{mean(accuracies):.2f}{spread}", mean(accuracies)),
         _count(mean(run.record["kept_weights"] for run in runs)),
         _share(mean(run.inference for run in runs)),

@@ -105,14 +105,17 @@ class RunFolder:
         """The record, if the run is finished.
 
         Raises:
-            BadInput: it is there and cannot be read.
+            BadInput: it is there and cannot be read, or is not whole.
         """
         try:
-            return json.loads(self.record.read_text(encoding="utf-8"))
+            record = json.loads(self.record.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise BadInput(f"cannot read {self.record}; remove it to run again.") from error
+        if missing := _missing(record):
+            raise BadInput(f"{self.record} has no {missing}; remove it to run again.")
+        return record
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Write `record.json` at once; with it the run is finished."""
@@ -135,6 +138,16 @@ class RunFolder:
         return BadInput(
             f"cannot write the run folder {self.path}: {error.strerror}. Give another --out."
         )
+
+
+def _missing(record: Any) -> str:
+    """What a finished run's record must have and this one has not; empty if nothing."""
+    if not isinstance(record, dict):
+        return "fields"
+    parts: dict[str, Any] = {"settings": dict, "sparsity": dict, "seconds": dict, "flops": dict}
+    parts |= {"method": str, "epochs": int, "seed": int, "test_accuracy": (int, float)}
+    wrong = (name for name, kind in parts.items() if not isinstance(record.get(name), kind))
+    return next(wrong, "")
 
 
 def default_path(config: TrainConfig) -> Path:

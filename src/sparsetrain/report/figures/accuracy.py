@@ -38,7 +38,7 @@ def accuracy_by_sparsity(lines: Lines) -> Figure | None:
     )
     text = (
         "Accuracy of the last epoch, mean over seeds; bars are one standard deviation (n − 1) up "
-        "and down, none where there is one seed. The dense control is the broken line."
+        "and down, none where there is one seed. Dense networks are broken lines."
     )
     return Figure("accuracy", "Accuracy against sparsity", text, (chart,))
 

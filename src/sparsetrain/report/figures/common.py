@@ -52,10 +52,11 @@ class Lines:
 
 
 def lines_of(runs: Sequence[Run]) -> Lines:
-    """Colours in the order of the lines; one that has no zeros has the text's."""
+    """Colours in the order of the lines; the first that has no zeros has the text's."""
     sparse = dict.fromkeys(run.line for run in runs if run.sparsity)
-    colors: dict[str, Color] = {run.line: None for run in runs}
-    colors |= {name: index for index, name in enumerate(sparse)}
+    dense = [name for name in dict.fromkeys(run.line for run in runs) if name not in sparse]
+    colors: dict[str, Color] = dict.fromkeys(dense[:1])
+    colors |= {name: index for index, name in enumerate([*sparse, *dense[1:]])}
     return Lines(tuple(runs), colors)
 
 

@@ -28,8 +28,8 @@ def kept_by_layer(lines: Lines) -> Figure | None:
         for sparsity in lines.sparsities
     ]
     text = (
-        "At the end, on a log scale; one seed of each. A layer that keeps nothing is a gap. The "
-        f"layers: {_layer_names(lines)}."
+        "At the end, on a log scale; one seed of each. A layer that keeps nothing is a gap, one "
+        f"between two gaps a dot. The layers: {_layer_names(lines)}."
     )
     return Figure("layers", "What each layer keeps", text, tuple(charts)) if charts else None
 

@@ -41,10 +41,10 @@ def sorted_magnitudes(lines: Lines) -> Figure | None:
             )
     text = (
         "Weights from the smallest (0) to the largest (1), at epochs from the start of the run to "
-        "the end of regularising, and beneath them the gradient of the regulariser at strength 1 "
-        "in the same order. Left of the border lies what pruning takes. L1 draws all weights "
-        "alike, L2 the large ones most; HyperSparse draws what is to go and lets the rest be. "
-        "The lowest sparsity, one seed, as much of the rank as the source's figure shows."
+        "the end of regularising, and in the panel after it the gradient of the regulariser at "
+        "strength 1 in the same order. Left of the border lies what pruning takes. L1 draws all "
+        "weights alike, L2 the large ones most; HyperSparse draws what is to go, and lets the rest "
+        "be. The lowest sparsity, one seed, as much of the rank as the source's figure shows."
     )
     return Figure("magnitudes", "Magnitudes by rank", text, tuple(charts)) if charts else None
 
