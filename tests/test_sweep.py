@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from sparsetrain import cli
-from sparsetrain.experiments import saved, worker
+from sparsetrain.experiments import saved, turns, worker
 from sparsetrain.experiments.command import train_command
 from sparsetrain.experiments.expand import expand
 from sparsetrain.experiments.recipe import load
 from sparsetrain.experiments.results import make_row
+from sparsetrain.training import lock
 from sparsetrain.training.errors import Interrupted
 from sparsetrain.training.progress import Reporter
 from tests.sweep_tools import GRID, make_runs_quick, results, run_sweep, write_recipe
@@ -113,6 +115,47 @@ def test_a_folder_of_other_settings_is_a_failed_run_and_stays(monkeypatch):
     swept = run_sweep(Path("r.yaml"))
     assert swept.rows == ()
     assert "lr 0.5 there and 0.05 here" in swept.failed["static 0.9 seed 0"]
+
+
+def test_a_run_under_way_in_another_process_is_waited_for(monkeypatch, capsys):
+    recipe = write_recipe({"method": ["static"], "seed": [0, 1]})
+    first = Path("runs/r") / expand(load(recipe))[0].folder
+    first.mkdir(parents=True)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lock.locked(first))  # as the other process does
+        monkeypatch.setattr(turns.time, "sleep", lambda _: stack.close())
+        assert cli.main(["sweep", str(recipe)]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[0] for line in lines[1:]] == [
+        "[1/2] static 0.9 seed 1",
+        "1 run under way in another process; waiting for static 0.9 seed 0.",
+        "[2/2] static 0.9 seed 0",
+    ]
+
+
+def test_a_folder_that_cannot_be_used_is_said_to_be_so_by_the_plan_too(capsys):
+    recipe = write_recipe({"method": ["static"], "seed": [0, 1]})
+    run_sweep(recipe)
+    record = Path("runs/r") / expand(load(recipe))[0].folder / "record.json"
+    record.write_text('{"meth')
+    assert cli.main(["sweep", str(recipe), "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("unusable  static 0.9 seed 0")
+    assert lines[2] == f"unusable: cannot read {record}; remove it to run again."
+    assert "1 finished, 1 unusable, 1 to do" in lines[3]
+    failed = run_sweep(recipe).failed
+    assert failed == {"static 0.9 seed 0": f"cannot read {record}; remove it to run again."}
+    record.unlink()
+    assert not run_sweep(recipe).failed
+
+
+def test_ctrl_c_before_the_first_run_is_told_of_the_sweep(monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sparsetrain.experiments.sweep.survey", stop)
+    assert cli.main(["sweep", str(write_recipe(GRID))]) == 130
+    assert "stopped between two runs; the same command continues." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("batches", [0, 2, 8, 13])

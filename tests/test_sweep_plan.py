@@ -87,6 +87,8 @@ def test_folders_are_named_by_the_hash_of_the_settings_that_are_not_defaults():
 @pytest.mark.parametrize(
     ("parts", "sentence"),
     [
+        ({}, "it is empty; give it a grid"),
+        ({"defaults": None}, "it is empty; give it a grid"),
         ({"grdi": {}}, "unknown part 'grdi'. Did you mean 'grid'?"),
         ({"defaults": {"lrr": 1}}, "defaults: unknown setting 'lrr'. Did you mean 'lr'?"),
         ({"defaults": [1]}, "defaults must hold `name: value` lines."),

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         return _fail(error, error.code)
     except KeyboardInterrupt:
-        return _fail("interrupted before training began.", 130)
+        return _fail(_INTERRUPTED.get(words[0], "interrupted."), 130)
     except BrokenPipeError:
         # The reader of a pipe went away, as `| head` does; nothing is left to say to it.
         sys.stdout = None
@@ -82,6 +82,11 @@ def _fail(error: object, code: int) -> int:
     return code
 
 
+_GOES_ON = "stopped between two runs; the same command continues."
+_INTERRUPTED: Mapping[str, str] = MappingProxyType(
+    {"train": "interrupted before training began."}
+    | dict.fromkeys(("sweep", "reproduce", "search", "plasticity"), _GOES_ON)
+)
 _COMMANDS: Mapping[str, Callable[[list[str]], int]] = MappingProxyType(
     {
         "train": runs.train,

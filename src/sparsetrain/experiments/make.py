@@ -18,6 +18,7 @@ from .expand import Run
 from .live import Board
 from .results import make_row
 from .survey import Place
+from .turns import in_turn
 from .worker import Bench, Job, Outcome
 
 
@@ -58,10 +59,16 @@ def make(
     left = [_job(i, place) for i, place in enumerate(places) if not place.done]
     _prepare([places[job.index].run for job in left], bench, reporter)
     started = time.perf_counter()
+
+    def waits(taken: Sequence[Job]) -> None:
+        reporter.say(words.elsewhere([places[job.index].run.about for job in taken]))
+
     try:
         with (
             reporter.live(Board(places).draw),
-            contextlib.closing(_outcomes(left, jobs, ray, bench)) as outcomes,
+            contextlib.closing(
+                in_turn(left, lambda some: _outcomes(some, jobs, ray, bench), waits)
+            ) as outcomes,
         ):
             for outcome in outcomes:
                 reporter.say(progress.line(outcome, elapsed=time.perf_counter() - started))

@@ -74,6 +74,8 @@ def load(path: Path) -> Recipe:
         for name in parts:
             if name not in _PARTS:
                 raise unknown("part", name, _PARTS)
+        if all(part is None for part in parts.values()):
+            raise BadInput("it is empty; give it a grid, as in `grid: {method: [art, gmp]}`.")
         return Recipe(
             path,
             _settings("defaults", parts.get("defaults")),

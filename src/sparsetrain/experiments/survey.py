@@ -12,7 +12,7 @@ from ..training.folder import RunFolder
 from .expand import Run
 from .results import make_row
 
-State = Literal["finished", "recorded", "broken off", "new"]
+State = Literal["finished", "recorded", "broken off", "new", "unusable"]
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,14 @@ class Place:
 
     Attributes:
         row: from `results.make_row`, where the run is finished or recorded.
+        problem: where it is unusable, why, and what to do: what training there will say, too.
     """
 
     run: Run
     folder: Path
     state: State
     row: dict[str, Any] | None = None
+    problem: str = ""
 
     @property
     def done(self) -> bool:
@@ -51,9 +53,8 @@ def _look(run: Run, path: Path, recorded: Mapping[str, dict[str, Any]]) -> Place
     try:
         folder.check(replace(run.config, run=replace(run.config.run, out=path)))
         record = folder.load_record()
-    except BadInput:
-        # Training will refuse the folder with this same sentence.
-        return Place(run, path, "new")
+    except BadInput as error:
+        return Place(run, path, "unusable", problem=str(error))
     if record is not None:
         return Place(run, path, "finished", make_row(record))
     if run.key in recorded:

@@ -23,23 +23,26 @@ def run_name(about: Mapping[str, Any]) -> str:
 def headline(name: str, places: Sequence[Place], out: Path, *, verb: str = "sweep") -> str:
     """How many runs there are and how far they are, in one line."""
     count = Counter(place.state for place in places)
-    left = [f"{count[state]} {state}" for state in ("finished", "recorded", "broken off")]
+    left = [
+        f"{count[state]} {state}" for state in ("finished", "recorded", "broken off", "unusable")
+    ]
     left = [text for text in left if not text.startswith("0 ")]
     to_do = sum(not place.done for place in places)
     return f"{verb} {name}: {_runs(len(places))}, {', '.join([*left, f'{to_do} to do'])} -> {out}"
 
 
 def plan_lines(places: Sequence[Place], costs: Sequence[Estimate | None]) -> list[str]:
-    """A line a run: its state, its name, what it will take, its folder."""
+    """A line a run: its state, its name, what it will take, its folder; then what is wrong."""
     rows = [
         (p.state, run_name(p.run.about), _cost(cost), p.folder.name)
         for p, cost in zip(places, costs, strict=True)
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return [
+    lines = [
         "  ".join([*(f"{text:<{w}}" for text, w in zip(row, widths, strict=False)), row[3]])
         for row in rows
     ]
+    return lines + [f"unusable: {place.problem}" for place in places if place.problem]
 
 
 def _cost(cost: Estimate | None) -> str:
@@ -85,6 +88,12 @@ def failures(failed: Mapping[str, str], total: int) -> str:
     """The runs that failed, again, where they are not scrolled away."""
     lines = [f"{len(failed)} of {_runs(total)} failed; the same command tries them again:"]
     return "\n".join([*lines, *(f"  {name}: {error}" for name, error in failed.items())])
+
+
+def elsewhere(abouts: Sequence[Mapping[str, Any]]) -> str:
+    """The runs that another process is at."""
+    names = ", ".join(map(run_name, abouts))
+    return f"{_runs(len(abouts))} under way in another process; waiting for {names}."
 
 
 def _runs(count: int) -> str:

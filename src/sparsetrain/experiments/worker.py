@@ -11,7 +11,7 @@ from typing import Any
 
 from ..data.catalog import AnyDataset
 from ..training.config import DataConfig
-from ..training.errors import BadInput, Interrupted, RunFailed
+from ..training.errors import BadInput, Interrupted, InUse, RunFailed
 from ..training.feeds import load_data
 from ..training.progress import Reporter
 from ..training.run import train
@@ -43,12 +43,14 @@ class Outcome:
         record: None where it failed.
         error: the sentence of what went wrong; empty where nothing did.
         seconds: wall clock, of this process.
+        taken: the job, where another process is at it and it was not run.
     """
 
     index: int
     record: dict[str, Any] | None = None
     error: str = ""
     seconds: float = 0.0
+    taken: Job | None = None
 
 
 class Bench:
@@ -72,6 +74,8 @@ class Bench:
             record = train(config, reporter=_silent(), command=job.command, dataset=dataset)
         except Interrupted:
             raise
+        except InUse as failure:
+            return Outcome(job.index, error=str(failure), taken=job)
         except (BadInput, RunFailed) as failure:
             error = str(failure)
         except Exception as failure:  # of whatever kind: the other runs go on

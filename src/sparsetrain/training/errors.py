@@ -1,4 +1,4 @@
-"""The two ways a run ends badly, and the sentence for a mistyped name."""
+"""The ways a run ends badly, and the sentence for a mistyped name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterable
 
 class BadInput(ValueError):  # noqa: N818 - reads as what it is at every raise
     """What was asked cannot be done: exit code 2, one sentence."""
+
+
+class InUse(BadInput):
+    """Another process trains in the run folder at the moment."""
 
 
 class RunFailed(RuntimeError):  # noqa: N818

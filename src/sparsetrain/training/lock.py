@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import BadInput
+from .errors import BadInput, InUse
 
 NAME = ".lock"
 _TAKEN = frozenset({errno.EACCES, errno.EAGAIN, errno.EDEADLK})
@@ -26,7 +26,8 @@ def locked(folder: Path) -> Iterator[None]:
     Args:
         folder: exists.
     Raises:
-        BadInput: another process holds it, or the file cannot be made.
+        InUse: another process holds it.
+        BadInput: the file cannot be made.
     """
     try:
         handle = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
@@ -36,7 +37,7 @@ def locked(folder: Path) -> Iterator[None]:
         ) from error
     try:
         if not _take(handle):
-            raise BadInput(
+            raise InUse(
                 f"run folder {folder} is in use by another process{_holder(handle)}; "
                 "wait until it is done or give another --out."
             )
@@ -44,6 +45,17 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether another process holds the folder at the moment."""
+    try:
+        with locked(folder):
+            return False
+    except InUse:
+        return True
+    except BadInput:  # whoever runs there will be told
+        return False
 
 
 def _take(handle: int) -> bool:

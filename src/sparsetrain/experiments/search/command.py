@@ -18,6 +18,7 @@ from ...training.session import check_model
 from ...training.settings import flatten
 from .. import pool
 from ..command import train_command
+from ..turns import in_turn
 from ..worker import Bench, Job, Outcome
 from .space import Search, load
 from .study import Study, Trial
@@ -103,7 +104,7 @@ def _make(wanted: Search, study: Study, out: Path, jobs: int, reporter: Reporter
         reporter.close()
     while left := study.left():
         trials = [study.ask() for _ in range(min(left, jobs))]
-        ended = _run(wanted, trials, out, jobs, bench)
+        ended = _run(wanted, trials, out, jobs, bench, reporter)
         for trial, outcomes in zip(trials, ended, strict=True):
             errors = [o.error for o in outcomes if o.record is None]
             accuracy = None
@@ -114,7 +115,7 @@ def _make(wanted: Search, study: Study, out: Path, jobs: int, reporter: Reporter
 
 
 def _run(
-    wanted: Search, trials: Sequence[Trial], out: Path, jobs: int, bench: Bench
+    wanted: Search, trials: Sequence[Trial], out: Path, jobs: int, bench: Bench, reporter: Reporter
 ) -> list[list[Outcome]]:
     """The outcomes of each trial's seeds, in order."""
     found: list[list[Outcome]] = [[] for _ in trials]
@@ -129,7 +130,11 @@ def _run(
             settings = {**flatten(config), "out": str(out / default_path(config).name)}
             work.append(Job(place, settings, train_command(config)))
     if work:
-        for outcome in pool.run_all(work, workers=min(jobs, len(work)), bench=bench):
+        for outcome in in_turn(
+            work,
+            lambda some: pool.run_all(some, workers=min(jobs, len(some)), bench=bench),
+            lambda taken: reporter.say(f"{len(taken)} runs under way in another process; waiting."),
+        ):
             found[outcome.index].append(outcome)
     return found
 
