@@ -73,7 +73,9 @@ def test_a_fraction_that_whole_filters_cannot_reach_is_left_out_and_told(capsys)
     assert cli.main([*words, "--format", "csv"]) == 0
     out, err = capsys.readouterr()
     assert [row["fraction"] for row in csv.DictReader(io.StringIO(out))] == ["0.5", "0.5"]
-    assert err.count("left out, epoch ") == 2
+    assert err.count("left out: structure channel at 0.999, for whole filters of this network") == 1
+    assert cli.main([*WORDS[:-1], "0.999", "--structures", "channel"]) == 2
+    assert "lower them, or take other structures." in capsys.readouterr().err
 
 
 WORDS = ["plasticity", "--epochs", "2", "--every", "1", "--fractions", "0.5"]
@@ -91,6 +93,9 @@ def test_every_variant_runs_and_the_numbers_add_up(capsys):
     lines = Path("runs/plasticity-smoke/dense/metrics.jsonl").read_text().splitlines()
     dense = {line["epoch"]: line["val_accuracy"] for line in map(json.loads, lines)}
     assert all(row["before"] == dense[row["epoch"]] for row in rows)
+    # The frozen rate is that of the epoch behind the pruning; here an epoch is one step.
+    rates = {line["epoch"]: line["lr"] for line in map(json.loads, lines)}
+    assert all(row["lr"] == rates[row["epoch"]] for row in rows) and rates[1] > rates[2]
     # At the end of the schedule nothing is left to train on: the pruned network is the end.
     assert all(row["end"] == row["pruned"] for row in rows if row["epoch"] == 2)
     curves = Path("runs/plasticity-smoke/curves.csv").read_text()
@@ -119,6 +124,8 @@ def test_what_is_done_is_not_done_again(capsys, monkeypatch):
         (["--fractions", "1.5"], "fractions must be in (0, 1), got 1.5."),
         (["--share", "0"], "share must be in (0, 1), got 0."),
         (["--every", "-1"], "every must be at least 1, got -1."),
+        (["--epochs", "0"], "epochs must be at least 1, got 0."),
+        (["--epochs", "2", "--every", "5"], "every must be at most epochs, 2, got 5"),
     ],
 )
 def test_bad_options_are_one_sentence(words, sentence, capsys):

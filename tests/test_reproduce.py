@@ -13,6 +13,7 @@ from sparsetrain import cli, data
 from sparsetrain.experiments.reproduce.outcome import outcomes
 from sparsetrain.experiments.reproduce.plan import plan
 from sparsetrain.experiments.reproduce.published import Wanted, find, numbers
+from sparsetrain.experiments.reproduce.show import text
 from sparsetrain.experiments.reproduce.tables import names, table
 from sparsetrain.training.check import resolve
 from sparsetrain.training.settings import build, identity, read
@@ -203,13 +204,31 @@ def test_the_tables_are_listed_and_a_mistyped_one_is_named(capsys):
     ("words", "sentence"),
     [
         (["--scale", "full", "--epochs", "5"], "epochs is for the smaller scales"),
-        (["--epochs", "3"], "epochs must be at least 4"),
+        (["--epochs", "0"], "epochs must be at least 1, got 0."),
         (["--jobs", "0"], "jobs must be at least 1"),
     ],
 )
 def test_bad_options_are_one_sentence(words, sentence, capsys):
     assert cli.main(["reproduce", "hypersparse", *words]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_imp_needs_an_epoch_for_each_of_its_trainings(capsys):
+    words = ["--epochs", "3", "--dry-run"]
+    assert cli.main(["reproduce", "hypersparse-comparison", *words]) == 2
+    assert "epochs must be at least 4, one for each training of IMP" in capsys.readouterr().err
+    plan(table("rigl"), "smoke", 1)  # a table without it does not
+
+
+def test_cells_without_a_published_dense_accuracy_say_why_they_have_no_difference():
+    cells = plan(table("rigl"), "smoke")
+    found = outcomes(cells, _rows(cells, [0.9] * len(cells)), set(), "smoke")
+    assert all(o.difference is None for o in found)
+    said = [line for line in text(table("rigl"), found, "smoke").splitlines() if "No diff" in line]
+    assert len(said) == 1 and cells[0].instead in said[0]
+    whole = plan(table("hypersparse"), "smoke")
+    found = outcomes(whole, _rows(whole, [0.9] * len(whole)), set(), "smoke")
+    assert "No diff" not in text(table("hypersparse"), found, "smoke")
 
 
 def test_full_scale_says_first_what_is_missing_and_what_it_costs(capsys, monkeypatch):

@@ -264,3 +264,16 @@ def test_bf16_trains_and_keeps_weights_in_fp32(tmp_path):
     assert record["precision"] == "bf16"
     weights = load_file(tmp_path / "a" / "model.safetensors")
     assert {w.dtype for w in weights.values() if w.is_floating_point()} == {torch.float32}
+
+
+def test_a_validation_share_without_an_image_is_told(tmp_path):
+    record, said = run_telling(tmp_path, method="static", epochs=1, validation=0.001)
+    assert said.count("validation 0.001 of 64 images holds out none") == 1
+    assert "val_accuracy" not in record
+    assert " 1 epoch, seed 0" in said
+
+
+def test_a_layer_that_loses_its_last_weight_is_told_once(tmp_path):
+    # 3 of some thousand weights cannot be in every layer.
+    _, said = run_telling(tmp_path, method="snip", epochs=1, sparsity=0.9999)
+    assert said.count("no weight is left in") == 1

@@ -23,8 +23,8 @@ def warn_of_empty_layers(masks: Tensors, told: frozenset[str] = frozenset()) -> 
     empty = [name for name, count in counts.items() if not count and masks[name].numel()]
     if new := [name for name in empty if name not in told]:
         _log.warning(
-            "no weight is left in %s; the network is cut there. Lower the sparsity, or use a "
-            "method that spares small layers: synflow, or a random mask by erk.",
+            "no weight is left in %s; the network is cut there. Lower the sparsity (synflow and "
+            "random masks by erk empty small layers last).",
             ", ".join(new),
         )
     return frozenset(empty)

@@ -145,18 +145,32 @@ def check_reachable(shapes: Shapes, sparsity: float) -> None:
     Raises:
         ValueError: the last layer and one unit of each other hold more than is to stay.
     """
-    n = sum(math.prod(shape) for shape in shapes.values())
-    target, whole = mask_algebra.kept(n, sparsity), _whole(shapes)
-    least = sum(
-        math.prod(shape) if name == whole else _size(shape) for name, shape in shapes.items()
-    )
+    n, least, whole = _total(shapes), _least(shapes), _whole(shapes)
+    target = mask_algebra.kept(n, sparsity)
     if least > target:
         raise ValueError(
             f"sparsity={sparsity:g} leaves {target} of {n} weights, but pattern='channel' keeps "
             f"{least}: one unit of each layer, and {whole or 'the layer'} whole; lower the "
-            f"sparsity to {math.floor(1000 * (1 - least / n)) / 1000:g}, or take scope='layer' or "
+            f"sparsity to {most_sparse(shapes):g}, or take scope='layer' or "
             "pattern='unstructured'"
         )
+
+
+def most_sparse(shapes: Shapes) -> float:
+    """The fraction of zeros that whole units reach over all layers together, to three digits."""
+    return math.floor(1000 * (1 - _least(shapes) / _total(shapes))) / 1000
+
+
+def _least(shapes: Shapes) -> int:
+    """Weights of one unit of each layer, and all of the last."""
+    whole = _whole(shapes)
+    return sum(
+        math.prod(shape) if name == whole else _size(shape) for name, shape in shapes.items()
+    )
+
+
+def _total(shapes: Shapes) -> int:
+    return sum(map(math.prod, shapes.values()))
 
 
 def check_whole(masks: Tensors) -> None:

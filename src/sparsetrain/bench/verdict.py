@@ -82,11 +82,13 @@ def text(result: Mapping[str, Any]) -> str:
     ]
     times = result["milliseconds"]
     ours = times["ours"]["median"]
-    width = max(map(len, times))
+    width = max(map(len, (*times, "engine")))
+    head = ("engine", "median", "fastest to slowest", "times ours")
+    lines.append(f"{head[0]:<{width}}  {head[1]:>9}     {head[2]:<22} {head[3]:>10}")
     for name, t in times.items():
         ratio = t["median"] / ours
         spread = f"({t['min']:.3g} to {t['max']:.3g})"
-        lines.append(f"{name:<{width}}  {t['median']:9.3g} ms  {spread:<22} {ratio:6.2f}")
+        lines.append(f"{name:<{width}}  {t['median']:9.3g} ms  {spread:<22} {ratio:9.2f}x")
     lines += [f"{name:<{width}}  {reason}" for name, reason in result["left_out"].items()]
     layers = result["layers"]
     count = layers["sparse"] + layers["dense"]

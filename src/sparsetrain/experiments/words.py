@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..training.progress import duration
+from ..training.progress import counted, duration
 from .cost import Estimate
 from .survey import Place
 from .worker import Outcome
@@ -28,7 +28,8 @@ def headline(name: str, places: Sequence[Place], out: Path, *, verb: str = "swee
     ]
     left = [text for text in left if not text.startswith("0 ")]
     to_do = sum(not place.done for place in places)
-    return f"{verb} {name}: {_runs(len(places))}, {', '.join([*left, f'{to_do} to do'])} -> {out}"
+    runs, said = counted(len(places), "run"), ", ".join([*left, f"{to_do} to do"])
+    return f"{verb} {name}: {runs}, {said} -> {out}"
 
 
 def plan_lines(places: Sequence[Place], costs: Sequence[Estimate | None]) -> list[str]:
@@ -86,15 +87,11 @@ class Progress:
 
 def failures(failed: Mapping[str, str], total: int) -> str:
     """The runs that failed, again, where they are not scrolled away."""
-    lines = [f"{len(failed)} of {_runs(total)} failed; the same command tries them again:"]
+    lines = [f"{len(failed)} of {counted(total, 'run')} failed; the same command tries them again:"]
     return "\n".join([*lines, *(f"  {name}: {error}" for name, error in failed.items())])
 
 
 def elsewhere(abouts: Sequence[Mapping[str, Any]]) -> str:
     """The runs that another process is at."""
     names = ", ".join(map(run_name, abouts))
-    return f"{_runs(len(abouts))} under way in another process; waiting for {names}."
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
+    return f"{counted(len(abouts), 'run')} under way in another process; waiting for {names}."

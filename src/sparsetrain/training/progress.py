@@ -132,6 +132,11 @@ def epoch_line(line: dict[str, Any], *, end: int, eta: float) -> str:
     return "  ".join(parts)
 
 
+def counted(count: int, what: str) -> str:
+    """1 epoch, 2 epochs."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def duration(seconds: float) -> str:
     """12 s, 24 min, 3.1 h."""
     if seconds < 100:

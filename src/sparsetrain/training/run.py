@@ -206,11 +206,14 @@ def _guarded(
 
 @contextmanager
 def _told(reporter: Reporter) -> Iterator[None]:
-    """Pass the library's own warnings on to the reporter."""
+    """Pass the library's own warnings on to the reporter, each once."""
+    said: set[str] = set()
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            reporter.say(record.getMessage())
+            if (text := record.getMessage()) not in said:
+                said.add(text)
+                reporter.say(text)
 
     log, handler = logging.getLogger("sparsetrain"), Handler(logging.WARNING)
     log.addHandler(handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +29,8 @@ from .parallel import ALONE, World, replicated, shard_, share_of_batch
 from .plans import Plan, make_plan
 from .sparse import sparse_steps
 from .sparse_eval import SparseEvaluation, sparse_evaluation
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,9 @@ def build_session(
     kept, held = data.split(
         dataset.train_labels, validation_share(config), seed=config.data.split_seed
     )
+    if validation_share(config) and not len(held):
+        share = f"validation {validation_share(config):g} of {len(kept):,} images"
+        _log.warning("%s holds out none, so there is no validation accuracy.", share)
     train = train_feed(config, dataset, kept, where)
     plan = make_plan(config, model, optimizer, train.for_one(), whole)
     if world.rank:  # dropout must not be that of rank 0's images

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import ArtOptions, TrainConfig
-from .progress import duration
+from .progress import counted, duration
 from .session import Session
 
 
@@ -20,10 +20,11 @@ def headline(config: TrainConfig, session: Session, path: Path) -> str:
     images += f" + {held:,} validation images" if held else " images"
     weights = sum(mask.numel() for mask in session.plan.masks.values())
     goal = f" to {100 * config.sparse.sparsity:g} % zeros" if config.sparse.sparsity else ""
+    epochs = counted(session.plan.end_after(0), "epoch")
     return (
         f"train {config.model.model} ({weights:,} prunable weights) on {session.dataset.name} "
         f"({images}) with {how}{goal}, "
-        f"{session.plan.end_after(0)} epochs, seed {config.run.seed}, {session.place} -> {path}"
+        f"{epochs}, seed {config.run.seed}, {session.place} -> {path}"
     )
 
 
@@ -40,7 +41,7 @@ def summary(record: dict[str, Any], path: Path) -> str:
             f"inference {flops['inference_sparse'] / flops['inference_dense']:.3f}, "
             f"training {flops['train_sparse'] / flops['train_dense']:.3f}",
         ),
-        ("time", f"{duration(record['seconds']['total'])}, {record['epochs']} epochs"),
+        ("time", f"{duration(record['seconds']['total'])}, {counted(record['epochs'], 'epoch')}"),
         ("result", str(path)),
     ]
     width = max(len(name) for name, _ in rows)
@@ -88,7 +89,7 @@ def _art(record: dict[str, Any]) -> list[tuple[str, str]]:
         "collapsed": "the dense network collapsed; the best pruned copy so far was taken",
     }
     epochs = record["regularize_epochs"]
-    return [("regularising", f"{epochs} epochs: {said[record['outcome']]}")]
+    return [("regularising", f"{counted(epochs, 'epoch')}: {said[record['outcome']]}")]
 
 
 def _percent(value: float) -> str:

@@ -79,7 +79,8 @@ class _Export:
     format: Literal["compressed", "dense", "onnx", "2:4"] = "compressed"
     """compressed: safetensors without the zeros; dense: with them; onnx needs sparsetrain[onnx]."""
     out: Path | None = None
-    """The file; None is model.FORMAT in the run's folder."""
+    """The file; None is model.compressed.safetensors, model.dense.safetensors or model.onnx in the
+    run's folder."""
     values: Literal["float32", "float16", "bfloat16"] | None = None
     """Type that the kept weights of a compressed file are rounded to; None keeps every bit."""
     json: bool = False

@@ -5,20 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
+from ...patterns import check_reachable, most_sparse
+from ...selection import select
 from ...training.check import resolve
 from ...training.checkpoint import write_atomic
-from ...training.device import cpu_threads
+from ...training.device import cpu_threads, place
 from ...training.errors import BadInput, Interrupted
 from ...training.feeds import load_data
 from ...training.folder import RunFolder
 from ...training.progress import Reporter
 from ...training.run import train
+from ...training.session import make_model
 from ...training.settings import build
 from .study import Study
 from .variants import Regrow, Structure, Variant, variants
@@ -87,9 +92,10 @@ def plasticity(options: PlasticityOptions, *, reporter: Reporter) -> str:
         Interrupted: Ctrl-C or SIGTERM.
     """
     epochs, every, recover, settings = _SCALES[options.scale]
-    epochs, every = options.epochs or epochs, options.every or every
+    epochs = epochs if options.epochs is None else options.epochs
+    every = every if options.every is None else options.every
     recover = recover if options.recover is None else options.recover
-    _check(options, every=every, recover=recover)
+    _check(options, epochs=epochs, every=every, recover=recover)
     out = options.out or Path("runs") / f"plasticity-{options.scale}"
     values = settings | {"method": "dense", "epochs": epochs, "seed": options.seed}
     # A tenth is held out: the curves are of these images, not of the test set.
@@ -97,18 +103,16 @@ def plasticity(options: PlasticityOptions, *, reporter: Reporter) -> str:
     config = resolve(build(values))
     data = load_data(config.data, reporter.download)
     reporter.close()
+    epochs_of = tuple(range(every, epochs + 1, every))
+    wanted = _reachable(
+        variants(epochs_of, options.fractions, options.structures, options.regrows),
+        make_model(config.model, data, place(config.run)),
+        reporter,
+    )
     command = f"sparsetrain plasticity --scale {options.scale}"
     train(config, reporter=reporter, command=command, dataset=data)
     checkpoints = RunFolder(out / "dense").checkpoints
     study = Study(config, checkpoints, data, recover, options.to_end, options.share)
-    wanted = list(
-        variants(
-            tuple(range(every, epochs + 1, every)),
-            options.fractions,
-            options.structures,
-            options.regrows,
-        )
-    )
     rows = _measure(study, wanted, out / "results.jsonl", reporter)
     write_atomic(out / "curves.csv", _csv(rows).encode())
     reporter.say(f"curves: {out / 'curves.csv'}")
@@ -117,13 +121,39 @@ def plasticity(options: PlasticityOptions, *, reporter: Reporter) -> str:
     return _csv(rows).rstrip() if options.format == "csv" else json.dumps(rows)
 
 
-def _check(options: PlasticityOptions, *, every: int, recover: int) -> None:
-    for name, value, least in (("every", every, 1), ("recover", recover, 0)):
+def _check(options: PlasticityOptions, *, epochs: int, every: int, recover: int) -> None:
+    for name, value, least in (("epochs", epochs, 1), ("every", every, 1), ("recover", recover, 0)):
         if value < least:
             raise BadInput(f"{name} must be at least {least}, got {value}.")
+    if every > epochs:
+        raise BadInput(f"every must be at most epochs, {epochs}, got {every}: nothing is pruned.")
     for name, value in [("share", options.share), *(("fractions", f) for f in options.fractions)]:
         if not 0 < value < 1:
             raise BadInput(f"{name} must be in (0, 1), got {value:g}.")
+
+
+def _reachable(wanted: Iterable[Variant], model: nn.Module, reporter: Reporter) -> list[Variant]:
+    """Without the fractions that whole filters cannot reach, which are told.
+
+    Raises:
+        BadInput: none is left.
+    """
+    shapes = {name: tuple(p.shape) for name, p in select(model).items()}
+    kept, left_out = [], set[float]()
+    for variant in wanted:
+        try:
+            if variant.structure == "channel":
+                check_reachable(shapes, variant.fraction)
+            kept.append(variant)
+        except ValueError:
+            left_out.add(variant.fraction)
+    if left_out:
+        lost = ", ".join(f"{fraction:g}" for fraction in sorted(left_out))
+        said = f"whole filters of this network reach {most_sparse(shapes):g} at most"
+        if not kept:
+            raise BadInput(f"fractions {lost}: {said}; lower them, or take other structures.")
+        reporter.say(f"left out: structure channel at {lost}, for {said}.")
+    return kept
 
 
 def _measure(
@@ -142,11 +172,7 @@ def _measure(
                 key = variant.about() | how
                 row = next((r for r in done if key.items() <= r.items()), None)
                 if row is None:
-                    try:
-                        row = study.measure(variant) | how
-                    except ValueError as error:  # whole filters cannot reach every fraction
-                        reporter.say(f"[{place}/{len(wanted)}] left out, {variant}: {error}")
-                        continue
+                    row = study.measure(variant) | how
                     with path.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")
                     reporter.say(f"[{place}/{len(wanted)}] {_line(row)}")

@@ -61,7 +61,7 @@ class Study:
         return found
 
     def _pruned(self, variant: Variant, found: dict[str, Any]) -> tuple[Session, float]:
-        """The dense run at the variant's epoch, pruned, and the learning rate it had there."""
+        """The dense run at the variant's epoch, pruned, and the rate of the step before."""
         session = build_session(self.config, dataset=self.dataset)
         path = self.checkpoints / f"epoch-{variant.epoch:05d}.pt"
         saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -78,7 +78,7 @@ class Study:
         method = methods.static(sparsity=variant.fraction, masks=masks)
         Sparsifier(session.model, session.optimizer, method, seed=seed)
         found["pruned"] = _accuracy(session)
-        found["lr"] = self._scheduled(session)(variant.epoch, 0)
+        found["lr"] = self._scheduled(session)(variant.epoch - 1, len(session.train) - 1)
         return session, found["lr"]
 
     def _scheduled(self, session: Session) -> Callable[[int, int], float]:

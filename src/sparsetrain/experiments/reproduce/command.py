@@ -90,8 +90,8 @@ def reproduce(options: ReproduceOptions, *, reporter: Reporter) -> Reproduced:
         BadInput: there is no such table, or data are missing; nothing was run.
         Interrupted: Ctrl-C or SIGTERM; the same command continues.
     """
-    _check(options)
     chosen = table(options.name)
+    _check(options, chosen)
     cells = plan(chosen, options.scale, options.epochs)
     out = options.out or Path("runs") / f"reproduce-{options.scale}"
     recorded = {} if options.records is None else saved.recorded(options.records)
@@ -114,15 +114,15 @@ def reproduce(options: ReproduceOptions, *, reporter: Reporter) -> Reproduced:
     return Reproduced(_text(options, chosen, found), failed)
 
 
-def _check(options: ReproduceOptions) -> None:
+def _check(options: ReproduceOptions, chosen: Table) -> None:
     if options.jobs < 1:
         raise BadInput(f"jobs must be at least 1, got {options.jobs}.")
     if options.epochs is not None and options.scale == "full":
         raise BadInput("epochs is for the smaller scales; at full scale they are the source's.")
-    if options.epochs is not None and options.epochs < 4:
-        raise BadInput(
-            f"epochs must be at least 4, one for each training of IMP, got {options.epochs}."
-        )
+    imp = any(line.settings.get("method") == "imp" for line in chosen.lines)
+    least, why = (4, ", one for each training of IMP") if imp else (1, "")
+    if options.epochs is not None and options.epochs < least:
+        raise BadInput(f"epochs must be at least {least}{why}, got {options.epochs}.")
 
 
 def _runs(cells: Sequence[Cell], data_dir: Path | None) -> list[Run]:

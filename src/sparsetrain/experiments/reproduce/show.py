@@ -129,7 +129,17 @@ def _foot(table: Table, found: Sequence[Outcome], scale: Scale, marks: dict[str,
             "difference: what sparsity costs here less what it costs there, each against its own "
             "dense network, in points. Other data and another network: compare orders, not numbers."
         )
+        lines += _without_control(found)
     count = Counter(o.state for o in found)
     said = ", ".join(f"{n} {state}" for state, n in count.items())
     lines.append(f"{len(found)} cells: {said}.")
     return lines
+
+
+def _without_control(found: Sequence[Outcome]) -> list[str]:
+    """Why cells that have both numbers have no difference, if there are such."""
+    numbers = [o for o in found if o.ours is not None and o.cell.published and not o.cell.dense]
+    bare = dict.fromkeys(o.cell.instead for o in numbers if o.difference is None)
+    if not bare:
+        return []
+    return [f"No difference where the dense accuracy is missing on one side: {', '.join(bare)}."]
