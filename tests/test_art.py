@@ -208,6 +208,7 @@ def test_a_state_of_another_run_is_refused_and_changes_nothing() -> None:
     fresh = art_on(other, sgd(other))
     with pytest.raises(ValueError, match=r"the mask of '0\.weight' must be bool"):
         fresh.load_state_dict(state)
+    art.finalize()
     with pytest.raises(ValueError, match=r"sparsity 0\.9, this run's is 0\.5"):
         art_on(model, sgd(model), sparsity=0.5).load_state_dict(state)
     assert (fresh.phase, fresh.state.epoch) == ("dense", 0)

@@ -198,9 +198,9 @@ def test_magnitude_prunes_at_the_step_it_is_told_and_keeps_the_largest() -> None
 
 
 def test_static_counts_follow_its_distribution() -> None:
-    model = mlp()
-    shapes = {n: tuple(p.shape) for n, p in st.select(model).items()}
+    shapes = {n: tuple(p.shape) for n, p in st.select(mlp()).items()}
     for name in ("uniform", "er", "erk"):
+        model = mlp()
         method = st.methods.static(sparsity=0.8, distribution=name)
         sparsifier = st.Sparsifier(model, OPTIMIZERS["sgd"](model), method)
         wanted = getattr(st.distributions, name)(shapes, 0.8)

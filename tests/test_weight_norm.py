@@ -24,9 +24,12 @@ def new() -> nn.Sequential:
     return nn.Sequential(parametrizations.weight_norm(nn.Linear(20, 50)), nn.Linear(50, 10))
 
 
-def attach(model: nn.Module, masks: dict[str, torch.Tensor]) -> torch.optim.SGD:
+def attach(
+    model: nn.Module, masks: dict[str, torch.Tensor]
+) -> tuple[torch.optim.SGD, st.Sparsifier]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    st.Sparsifier(model, optimizer, st.methods.static(masks=masks), include=list(masks))
+    method = st.methods.static(masks=masks)
+    return optimizer, st.Sparsifier(model, optimizer, method, include=list(masks))
     return optimizer
 
 
@@ -47,11 +50,12 @@ def test_masks_without_a_weight_in_a_row_are_refused_and_all_others_train(
     model = make()
     mask = torch.rand(50, 20) < 0.1
     mask[:, 3] = True
-    optimizer = attach(model, {name: mask})
+    optimizer, sparsifier = attach(model, {name: mask})
     model(torch.randn(8, 20)).square().sum().backward()
     optimizer.step()
     weight = model.get_submodule("0").weight
     assert isinstance(weight, torch.Tensor) and torch.equal(weight != 0, mask)
+    sparsifier.finalize()
     mask[7] = mask[9] = False
     with pytest.raises(ValueError, match=rf"2 rows of {name} without a weight left"):
         attach(model, {name: mask})

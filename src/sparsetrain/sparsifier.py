@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from . import masks as mask_algebra
 from . import sharded
 from .agreement import check_ranks_agree
+from .attachment import Attachment, check_free, check_kinds
 from .emptiness import warn_of_empty_layers
 from .finite import FiniteCheck
 from .hooks import StepHooks
@@ -21,6 +22,7 @@ from .masking import Masking, check_masks, check_state
 from .optimizers import SetAside, check_supported, first_moment
 from .regularizers import Regularizer
 from .selection import Patterns, select
+from .table import mask_table
 from .types import FreshStart, Masks, Method, Observer, View
 from .weight_norm import check_directions, directions
 
@@ -61,7 +63,8 @@ class Sparsifier:
         TypeError: model, optimizer or method is something else.
         ValueError: nothing is prunable, a selected parameter is not in the optimizer, or the
             optimizer cannot be masked (LBFGS, SparseAdam), or a selected parameter is sharded
-            otherwise than in whole rows, or a row under weight norm would lose all its weights.
+            otherwise than in whole rows, or a row under weight norm would lose all its weights,
+            or another attached Sparsifier masks one of the parameters.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class Sparsifier:
         regularizer: Regularizer | None = None,
         strength: float = 0.0,
     ) -> None:
-        _check_kinds(model, optimizer, method)
+        check_kinds(model, optimizer, method)
         self.method = method
         observes = isinstance(method, Observer) and getattr(method, "observes", True)
         self._observer: Observer | None = cast(Observer, method) if observes else None
@@ -90,13 +93,15 @@ class Sparsifier:
         sharded.reshard_(model)
         self._parameters = select(model, include, exclude)
         sharded.check_layout(self._parameters)
+        check_free(self._parameters)
         self._normed = directions(model, self._parameters)
         self._finite = FiniteCheck()
         self._grads: dict[str, Tensor] = {}
         self._hidden = SetAside()
         self._sparse_passes = False
         self._hooks: StepHooks | None = None
-        self._hook(optimizer)
+        self._attachment: Attachment | None = None
+        self._hook(optimizer, model)
         try:
             masks, memory = method.init(self._view())
             check_masks(masks, self._parameters)
@@ -119,6 +124,7 @@ class Sparsifier:
     @property
     def sparsity(self) -> float:
         """The fraction of zeros achieved over all selected weights."""
+        self._check_model()
         return mask_algebra.sparsity(self.masks)
 
     @property
@@ -152,22 +158,15 @@ class Sparsifier:
 
         Raises:
             FloatingPointError: names the first bad step and the layers that are bad now.
+            ValueError: the model holds other parameters by now.
         """
+        self._check_model()
         self._finite.check(self._parameters, self.step)
 
     def summary(self) -> str:
         """One line a layer (shape, kept, weights, sparsity) and the total, as aligned text."""
-        rows = [
-            (name, "x".join(map(str, self.masks[name].shape)), count, self.masks[name].numel())
-            for name, count in mask_algebra.count_active(self.masks).items()
-        ]
-        rows.append(("total", "", sum(r[2] for r in rows), sum(r[3] for r in rows)))
-        width = max(len(row[0]) for row in rows)
-        lines = [f"{'layer':<{width}}  {'shape':>16}  {'kept':>11}  {'weights':>11}  sparsity"]
-        for name, shape, kept, count in rows:
-            zeros = 1 - kept / count if count else 0.0
-            lines.append(f"{name:<{width}}  {shape:>16}  {kept:>11,}  {count:>11,}  {zeros:8.4f}")
-        return "\n".join(lines)
+        self._check_model()
+        return mask_table(self.masks)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything resume needs, as tensors, numbers and strings (`weights_only` can load it)."""
@@ -214,17 +213,18 @@ class Sparsifier:
         Copying or unpickling an optimizer drops its hooks. Masks, step and memory stay.
 
         Raises:
-            ValueError: the model lacks a selected parameter or has it in another shape, or the
-                optimizer lacks it; nothing is changed then.
+            ValueError: the model lacks a selected parameter or has it in another shape, the
+                optimizer lacks it, or another Sparsifier masks it; nothing is changed then.
         """
         sharded.reshard_(model)
         parameters = select(model, include=list(self._parameters))
         parameters = {name: parameters[name] for name in self._parameters}
         check_masks(self.masks, parameters)
         sharded.check_layout(parameters)
+        check_free(parameters, besides=self._attachment)
         old, self._parameters = self._parameters, parameters
         try:
-            self._hook(optimizer)
+            self._hook(optimizer, model)
         except ValueError:
             self._parameters = old
             raise
@@ -242,10 +242,11 @@ class Sparsifier:
         if self._hooks is not None:
             self._hooks.remove()
             self._hooks = None
+        self._attachment = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies of the optimizer lose their hooks, so they cannot go along; see __setstate__.
-        return {**vars(self), "_hooks": None}
+        return {**vars(self), "_hooks": None, "_attachment": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -265,11 +266,16 @@ class Sparsifier:
         else:
             self.detach()
 
-    def _hook(self, optimizer: Optimizer) -> None:
+    def _check_model(self) -> None:
+        if self._attachment is not None:
+            self._attachment.check()
+
+    def _hook(self, optimizer: Optimizer, model: nn.Module | None = None) -> None:
         check_supported(optimizer, self._parameters)
         self.detach()
         self._optimizer = optimizer
         self._hooks = StepHooks(optimizer, self._before_step, self._after_step)
+        self._attachment = Attachment(self._parameters, model)
 
     @torch.no_grad()
     def _before_step(self, scale: float) -> None:
@@ -351,18 +357,4 @@ class Sparsifier:
             grads=self._grads or {n: p.grad for n, p in parameters.items() if p.grad is not None},
             momenta={name: moment for name, moment in momenta.items() if moment is not None},
             generator=self._generator,
-        )
-
-
-def _check_kinds(model: object, optimizer: object, method: object) -> None:
-    """Raise TypeError, with the next move, if an argument is not of its kind."""
-    if not isinstance(model, nn.Module) or not isinstance(optimizer, Optimizer):
-        raise TypeError(
-            "Sparsifier takes (model, optimizer, method), got "
-            f"({type(model).__name__}, {type(optimizer).__name__}, …)"
-        )
-    if isinstance(method, type) or not isinstance(method, Method):
-        raise TypeError(
-            f"method must be a method's value, got {method!r}; make one, for example with "
-            "st.methods.create('rigl', sparsity=0.9, total_steps=epochs * len(loader))"
         )
