@@ -179,8 +179,8 @@ def test_a_copy_of_a_run_is_no_further_seed(runs, tmp_path, capsys):
     words = _copied(runs, tmp_path, ("a", "run-00"), ("b", "run-01"), ("c", "run-00"))
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert "2 finished runs" in out and "1 of the same settings and seed left out" in out
-    assert f"left out: {tmp_path / 'c'} repeats another run" in out
+    assert "2 finished runs" in out and "1 copy left out" in out
+    assert f"left out: {tmp_path / 'c'}: a copy of {tmp_path / 'a'}\n" in out
     (row,) = [x for x in (tmp_path / "a.md").read_text().splitlines() if x.startswith("| dense")]
     assert row.split(" | ")[2] == "2"
 

@@ -78,3 +78,13 @@ def test_a_point_without_neighbours_is_a_dot_in_a_line_too():
     assert draw(Chart("t", "x", "y", (series,))).count("<circle") == 2
     alone = Series("s", (0,), (1,), color=0)
     assert draw(Chart("t", "x", "y", (alone,))).count("<circle") == 1
+
+
+def test_a_level_keeps_its_place_where_the_others_stand_beside_each_other():
+    levels = [Series(n, (0, 10), (5, 5), dashed=True) for n in "ab"]
+    points = [Series(n, (0, 10), (y, y), color=0, form="points") for n, y in (("c", 1), ("d", 9))]
+    chart = Chart("t", "x", "y", (*points, *levels), x_range=(0, 10), y_range=(0, 10), dodge=True)
+    drawn = draw(chart)
+    assert drawn.count('fill="none" d="M44.0 126.0L346.0 126.0"') == 2
+    assert 'cx="36.0"' not in drawn  # beyond the edge
+    assert 'cx="338.0"' in drawn and 'cx="52.0"' in drawn

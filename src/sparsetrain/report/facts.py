@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..experiments.results import common
-from ..training.progress import duration
+from ..training.progress import counted, duration
 from .runs import Found, Run
 
 TABLE = (
@@ -21,11 +21,11 @@ def headline(found: Found) -> str:
     """How many runs, of what, for how long, on what."""
     records = [run.record for run in found.runs]
     total = duration(sum(record["seconds"]["total"] for record in records))
-    said = [f"{len(records)} finished run{'s' if len(records) > 1 else ''}", _of_what(records)]
+    said = [counted(len(records), "finished run"), _of_what(records)]
     said += [f"{total} of training in all", *_machine(records)]
     counts = {
         "unfinished": len(found.unfinished),
-        "of the same settings and seed": len(found.copies),
+        "copy" if len(found.copies) == 1 else "copies": len(found.copies),
         "damaged": len(found.damaged),
     }
     said += [f"{count} {what} left out" for what, count in counts.items() if count]
@@ -34,7 +34,7 @@ def headline(found: Found) -> str:
 
 def left_out(found: Found) -> list[str]:
     """A line for each folder that is left out though a run is finished there."""
-    copies = [f"left out: {path} repeats another run" for path in found.copies]
+    copies = [f"left out: {path}: a copy of {first}" for path, first in found.copies.items()]
     return copies + [f"left out: {path}: {why}" for path, why in found.damaged.items()]
 
 

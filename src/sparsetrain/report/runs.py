@@ -77,13 +77,13 @@ class Found:
     Attributes:
         runs: finished ones, by line, sparsity and seed; each settings and seed once.
         unfinished: folders of runs that are not.
-        copies: folders of runs with the settings and the seed of one that is in `runs`.
+        copies: folder of a run -> that of the one in `runs` with its settings and seed.
         damaged: folder -> why it is left out.
     """
 
     runs: tuple[Run, ...]
     unfinished: tuple[Path, ...] = ()
-    copies: tuple[Path, ...] = ()
+    copies: Mapping[Path, Path] = field(default_factory=dict)
     damaged: Mapping[Path, str] = field(default_factory=dict)
 
 
@@ -98,7 +98,9 @@ def find(paths: Sequence[Path]) -> Found:
     folders = [folder for path in paths for folder in _folders(path)]
     folders = list(dict.fromkeys(folder.resolve() for folder in folders))
     runs: dict[str, Run] = {}
-    unfinished, copies, damaged = [], [], {}
+    unfinished: list[Path] = []
+    copies: dict[Path, Path] = {}
+    damaged: dict[Path, str] = {}
     for folder in folders:
         try:
             run = _run(folder)
@@ -107,12 +109,12 @@ def find(paths: Sequence[Path]) -> Found:
             continue
         if run is None:
             unfinished.append(folder)
-        elif runs.setdefault(_identity(run), run) is not run:
-            copies.append(folder)
+        elif (first := runs.setdefault(_identity(run), run)) is not run:
+            copies[folder] = first.path
     if not runs:
         raise _nothing(paths, damaged)
     named = _named(list(runs.values()))
-    return Found(tuple(named), tuple(unfinished), tuple(copies), damaged)
+    return Found(tuple(named), tuple(unfinished), copies, damaged)
 
 
 def line_names(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -24,16 +24,18 @@ def draw(chart: Chart) -> str:
     across = _across(chart)
     upright = _upright(chart)
     points = sum(len(series.x) for series in chart.series)
+    # A broken line is a level over the whole width: nothing to see beside it.
+    moved = [s for s in chart.series if chart.dodge and not s.dashed]
     parts = [
         *_y_axis(chart, upright),
         *_x_axis(chart, across),
         *(part for mark in chart.marks for part in _mark(mark, across)),
         *(
             part
-            for place, series in enumerate(chart.series)
+            for series in chart.series
             for part in _series(
                 series,
-                _beside(across, place, len(chart.series)) if chart.dodge else across,
+                _beside(across, moved.index(series), len(moved)) if series in moved else across,
                 upright,
                 noted=points <= _MOST_NOTES,
             )

@@ -56,11 +56,12 @@ def dead_by_layer(lines: Lines) -> Figure | None:
     for sparsity in lines.sparsities:
         runs = lines.first_seeds(sparsity)
         dead = {run.path: found for run in runs if (found := _dead(run))}
-        for place, label in enumerate(("dead units (%)", "unread inputs (%)")):
+        for place, what in enumerate(("dead units", "unread inputs")):
+            title = f"{zeros(sparsity)}: {what}"
             points = {path: both[place] for path, both in dead.items()}
             series = curves(lines, runs, lambda run, points=points: points.get(run.path))
             charts.append(
-                Chart(zeros(sparsity), "layer, from the input", label, series, y_range=(0, 5))
+                Chart(title, "layer, from the input", f"{what} (%)", series, y_range=(0, 5))
             )
     charts = [chart for chart in charts if chart.series]
     text = (
