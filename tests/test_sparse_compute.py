@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import sparsetrain as st
 from sparsetrain import models
 from sparsetrain.compute.value import PackedTensor
+from tests.kernel_tools import built
 
 
 class Odd(nn.Module):
@@ -201,6 +202,7 @@ def test_a_changed_mask_is_followed():
     assert model.fc1.weight.grad.count_nonzero() > before
 
 
+@built
 def test_choices_are_made_once_and_taken_over():
     model, optimizer, sparsifier = attached("resnet8", st.methods.static(sparsity=0.7))
     data, compute = images_of("resnet8"), st.SparseCompute(sparsifier, mode="fixed")

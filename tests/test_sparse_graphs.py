@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import sparsetrain as st
 from sparsetrain import models
 from sparsetrain.compute import ops
+from tests.kernel_tools import built
 
 SPARSE = {torch.ops.sparsetrain.conv2d.default, torch.ops.sparsetrain.linear.default}
 
@@ -143,6 +144,7 @@ def test_a_step_before_an_update_has_a_dense_graph():
     assert [sparse_ones(graph) for graph in graphs] == [len(sparsifier.weights), 0]
 
 
+@built
 def test_choices_are_made_while_a_graph_is_made_and_kept():
     model, sparsifier, compute = attached(mode="measured")
     known = {}

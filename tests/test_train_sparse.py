@@ -12,6 +12,7 @@ import torch
 from sparsetrain import compute
 from sparsetrain.training.errors import BadInput, Interrupted
 from tests.harm_tools import at_step, metrics
+from tests.kernel_tools import built
 from tests.training_tools import ART, fake_load, run
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -62,6 +63,7 @@ def test_a_run_broken_off_ends_as_if_it_had_not_been(tmp_path, monkeypatch, meth
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "a")
 
 
+@built
 def test_choices_are_kept_and_not_measured_again_on_resume(tmp_path, monkeypatch):
     settings = RESNET | {"method": "static", "sparse_compute": "auto"}
     with monkeypatch.context() as patch:
