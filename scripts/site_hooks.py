@@ -2,6 +2,7 @@
 
 - The methods' cards, which lie beside their code, become pages under cards/.
 - A line `::: st.NAME` becomes the docstring of that public name.
+- A docstring's `::` before an example becomes a colon.
 - Lists and tables may follow a line of text without an empty line, as on GitHub.
 """
 
@@ -47,6 +48,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     markdown = markdown.replace(" ± ", "\u00a0±\u00a0")  # a number and its spread in one line
     markdown = re.sub(r"^::: (st\.[\w.]+)$", _directive, markdown, flags=re.MULTILINE)
     return spaced(markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Docstrings announce an example by two colons, as Python's own do."""
+    return html.replace("::</p>", ":</p>")
 
 
 def _directive(found: re.Match[str]) -> str:

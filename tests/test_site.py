@@ -92,6 +92,16 @@ def test_a_dead_link_is_noticed(tmp_path: Path) -> None:
     assert dead(read(tmp_path)) == ["a.html: b.html", "a.html: #c"]
 
 
+def test_no_markup_is_left_in_the_text(site: Path) -> None:
+    found = {
+        path.name: left
+        for path in site.rglob("*.html")
+        for left in ("```", "::</p>", "<p>| ", "](")
+        if left in re.sub(r"<(script|code|pre)\b.*?</\1>", "", path.read_text(), flags=re.S)
+    }
+    assert found == {}
+
+
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     for page in read(site).values():
         assert [a for a in page.loaded if urlsplit(a).netloc] == []
