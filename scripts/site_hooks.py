@@ -46,6 +46,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     up = "../" * page.file.src_uri.count("/")
     markdown = _CARD_LINK.sub(rf"({up}cards/\1.md)", markdown)
     markdown = markdown.replace(" ± ", "\u00a0±\u00a0")  # a number and its spread in one line
+    markdown = re.sub(r"^\|.*$", _bound_units, markdown, flags=re.MULTILINE)
     markdown = re.sub(r"^::: (st\.[\w.]+)$", _directive, markdown, flags=re.MULTILINE)
     return spaced(markdown)
 
@@ -53,6 +54,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def on_page_content(html: str, **_: Any) -> str:
     """Docstrings announce an example by two colons, as Python's own do."""
     return html.replace("::</p>", ":</p>")
+
+
+def _bound_units(row: re.Match[str]) -> str:
+    """A table's row with no break between a number and its unit."""
+    return re.sub(r"(?<=\d) (?=(%|ms|s|[MG]i?B)( |$))", "\u00a0", row[0])
 
 
 def _directive(found: re.Match[str]) -> str:
