@@ -118,9 +118,10 @@ def test_a_killed_sweep_goes_on_where_it_was(
     else:
         assert code != 0
     _wait_until(lambda: _free() and not any(map(_argv, workers)))
-    assert not list(Path("runs").rglob("*.part"))
     code, err = _finish(_start("--jobs", jobs, "--save", "broken.json"))
     assert code == 0, err
+    # A process that is killed may leave a file half-written; the next one of the run takes it away.
+    assert not list(Path("runs").rglob("*.part"))
     assert "broken off" in err.splitlines()[0]
     assert _rows("broken.json") == undisturbed
 
