@@ -55,11 +55,11 @@ def check_norm(batch, shape, block, relu, residual, halos=(1, 2)):
     saved = pn.Saved(images, result if residual else None, constants)
     masked = target.framed(batch) if residual else None
     sums = pn.sums(place, saved, grad, masked)
-    # Sums in which terms cancel: close by the terms' size.
-    terms = 0.1 * dy.abs().sum((0, 2, 3)).max()
+    # Terms may cancel: what is summed in float32 is rounded by the terms' size, not by the sum's.
+    rounding = 4 * torch.finfo(torch.float32).eps * dy.abs().sum((0, 2, 3)).max()
     for found_sums, expected in ((sums[:, 0], wanted[3]), (sums[:, 1] * invstd, wanted[2])):
         error = (found_sums.double() - expected).abs().max()
-        assert error <= CLOSE * max(expected.abs().max(), terms)
+        assert error <= CLOSE * expected.abs().max() + rounding
     slopes = torch.stack([scale * invstd**2 * sums[:, 1] / n, scale * sums[:, 0] / n], 1).float()
     in_grad = source.framed(batch)
     pn.input_grad(place, saved, grad, slopes, in_grad)
