@@ -29,9 +29,9 @@ def block(path: Path) -> str:
     rows = file.rows
     accuracies = cells(rows, file.axes)
     seeds = max(cell.n for line in accuracies.values() for cell in line.values())
+    over = f"mean ± standard deviation (n − 1) over {seeds} seeds" if seeds > 1 else "one seed"
     parts = [
-        f"Test accuracy of the last epoch in percent, mean ± standard deviation (n − 1) over "
-        f"{seeds} seeds, by the fraction of zeros:",
+        f"Test accuracy of the last epoch in percent, {over}, by the fraction of zeros:",
         markdown_table(accuracies, seeds=seeds),
         "What it cost: floating-point operations as a fraction of the dense network's, to infer "
         f"and to train, and the {_time(rows)[1]} of a run.",
@@ -54,7 +54,9 @@ def cost_table(rows: Rows, axes: Sequence[str]) -> str:
     out = ["| method | " + " | ".join([*names, unit]) + " |", "|---" * (len(names) + 2) + "|"]
     for name in infer:
         shown = [_share(line[name].get(s)) for line in (infer, train) for s in columns]
-        out.append(f"| {name} | " + " | ".join([*shown, f"{seconds[name][0].mean:.1f}"]) + " |")
+        took = seconds[name][0].mean
+        shown.append(f"{took:.1f}" if took < 100 else f"{took:,.0f}")
+        out.append(f"| {name} | " + " | ".join(shown) + " |")
     return "\n".join(out)
 
 
@@ -70,13 +72,15 @@ def _time(rows: Rows) -> tuple[str, str]:
 def machine(rows: Rows) -> str:
     """How many runs, for how long, on what."""
     shared = common(rows)
-    total = duration(sum(row["seconds"]["total"] for row in rows))
+    field, unit = _time(rows)
+    total = duration(sum(row["seconds"][field.removeprefix("seconds.")] for row in rows))
     where = [str(shared[k]).removeprefix("cpu: ") for k in ("device", "precision") if k in shared]
     if "threads" in shared:
         where.append("1 thread" if shared["threads"] == 1 else f"{shared['threads']} threads")
     versions = common([row["versions"] for row in rows])
     where += [f"{k} {versions[k]}" for k in ("sparsetrain", "torch") if k in versions]
-    return f"{len(rows)} runs, {total} of training in all, on {', '.join(where)}"
+    what = "CPU time" if unit.startswith("CPU") else "training"
+    return f"{len(rows)} runs, {total} of {what} in all, on {', '.join(where)}"
 
 
 def equal(rows: Rows) -> str:

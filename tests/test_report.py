@@ -241,6 +241,18 @@ def test_names_of_classes_and_titles_are_not_read_as_markup(runs, tmp_path):
     assert "<h1>&lt;b&gt;&amp;&lt;/b&gt;</h1>" in out.read_text()
 
 
+def test_classes_are_called_by_their_names_and_digits_are_called_classes(runs):
+    def shown(found):
+        (figure,) = [f for f in figures(found) if f.key == "classes"]
+        return [series.name for series in figure.charts[0].series]
+
+    found = [run for run in find([runs]).runs if run.trace is not None]
+    assert shown(found) == ["a", "b", "c", "d"]
+    for run in found:
+        object.__setattr__(run.trace.layers, "classes", ("0", "1", "2", "3"))
+    assert shown(found) == ["class 0", "class 1", "class 2", "class 3"]
+
+
 def test_many_classes_are_shown_as_quantiles(tmp_path, monkeypatch):
     def many(*_, **__):
         return tiny_dataset(classes=14, size=28, train=140)

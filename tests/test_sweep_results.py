@@ -13,6 +13,7 @@ from sparsetrain.experiments import saved, worker
 from sparsetrain.experiments.results import cells
 from sparsetrain.experiments.table import markdown_table, text_table
 from sparsetrain.training.errors import RunFailed
+from sparsetrain.training.progress import duration
 from tests.sweep_tools import GRID, make_runs_quick, run_sweep, write_recipe
 
 
@@ -155,7 +156,9 @@ def test_the_page_is_written_from_the_saved_file_alone():
     share = static["flops"]["inference_sparse"] / static["flops"]["inference_dense"]
     assert costs[0] == "| method | infer 90 % | train 90 % | CPU seconds |"
     assert costs[3].startswith(f"| static | {share:.3f} | {share:.3f} | ")
-    assert "`sparsetrain sweep r.yaml`: 4 runs, " in text
+    assert "mean ± standard deviation (n − 1) over 2 seeds, by" in text
+    used = duration(sum(row["seconds"]["processor"] for row in swept.rows))
+    assert f"`sparsetrain sweep r.yaml`: 4 runs, {used} of CPU time in all, on " in text
     assert "`epochs` 2" in text and "82,944 prunable weights" in text
     assert f"torch {dense['versions']['torch']}" in text
 
@@ -166,6 +169,7 @@ def test_the_page_says_equal_only_of_what_is_equal():
     text = _sweep_tables().block(Path("s.json"))
     assert "`lr` " not in text.split("Equal in all runs")[1]
     assert "| dense lr=0.05 |" in text
+    assert "Test accuracy of the last epoch in percent, one seed, by the fraction of zeros:" in text
 
 
 def test_nothing_is_written_of_a_sweep_that_has_not_been_run():

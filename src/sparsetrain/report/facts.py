@@ -12,7 +12,7 @@ from .runs import Found, Run
 TABLE = (
     "Test accuracy is that of the last epoch, mean ± standard deviation (n − 1) over the seeds. "
     "FLOPs are by those of the dense network, for training as many epochs; a pruned weight costs "
-    "nothing, a gradient that a method reads of it does. Click a head to sort."
+    "nothing, a gradient that a method reads of it does. Click a heading to sort."
 )
 _SAID_ELSEWHERE = frozenset({"dataset", "model", "method", "sparsity", "seed", "device"})
 

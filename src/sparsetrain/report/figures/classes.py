@@ -56,6 +56,7 @@ def _chart(run: Run) -> Chart:
 def _named(trace: Trace, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
     names = trace.layers.classes
     if len(names) <= _MOST_CLASSES:
-        return [(f"class {name}", values[:, i]) for i, name in enumerate(names)]
+        shown = (f"class {name}" if name.isdecimal() else name for name in names)
+        return [(name, values[:, i]) for i, name in enumerate(shown)]
     quantiles = (*_QUANTILES, ("best", 1.0))
     return [(name, np.nanquantile(values, q, axis=1)) for name, q in quantiles]
