@@ -102,6 +102,9 @@ LONG = {
     "sparsetrain sweep recipes/methods-digits.yaml": [
         "sparsetrain sweep recipes/methods-digits.yaml --dry-run"
     ],
+    "sparsetrain sweep recipes/revival-digits.yaml": [
+        "sparsetrain sweep recipes/revival-digits.yaml --dry-run"
+    ],
     "sparsetrain train --dataset fashion-mnist --model resnet20 --method art --sparsity 0.98": [
         "sparsetrain train --dataset fashion-mnist --model resnet8 --method art --epochs 4"
     ],

@@ -76,6 +76,7 @@ class Plan:
                 "growth": rng.choice(["gradient", "random", "momentum", "random-unfired"]),
                 "redistribution": rng.choice(["none", "magnitude", "momentum", "nonzeros"]),
                 "drop_fraction": rng.choice([0, 0.0, 0.3, 0.5, 1.0, 1]),
+                "revive": rng.choice([True, False]),
             }
             if options["drop"] == "threshold":
                 options["threshold"] = rng.choice([0.0, 0.5, 100.0])

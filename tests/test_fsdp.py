@@ -178,10 +178,10 @@ def tampered(rank: int, what: str) -> str:
 OPTIONS: dict[str, dict[str, Any]] = {
     "rigl": {"pattern": "channel", "sparsity": 0.5},
     "gmp": {"pattern": "channel", "sparsity": 0.3, "scope": "layer"},
-    "set": {"drop": "set", "growth": "random-unfired"},
+    "set": {"drop": "set", "growth": "random-unfired", "revive": False},
     "itop": {"drop": "threshold", "threshold": 0.05, "redistribution": "magnitude"},
     "granet": {"compat": "paper"},
-    "snfs": {"drop": "taylor", "redistribution": "nonzeros"},
+    "snfs": {"drop": "taylor", "redistribution": "nonzeros", "revive": False},
     "static": {"start_mask": "pruned-global"},
 }
 

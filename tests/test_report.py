@@ -246,10 +246,10 @@ def test_classes_are_called_by_their_names_and_digits_are_called_classes(runs):
         (figure,) = [f for f in figures(found) if f.key == "classes"]
         return [series.name for series in figure.charts[0].series]
 
-    found = [run for run in find([runs]).runs if run.trace is not None]
+    found = [one for one in find([runs]).runs if one.trace is not None]
     assert shown(found) == ["a", "b", "c", "d"]
-    for run in found:
-        object.__setattr__(run.trace.layers, "classes", ("0", "1", "2", "3"))
+    for one in found:
+        object.__setattr__(one.trace.layers, "classes", ("0", "1", "2", "3"))
     assert shown(found) == ["class 0", "class 1", "class 2", "class 3"]
 
 

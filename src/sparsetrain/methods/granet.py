@@ -60,7 +60,10 @@ class GraNet(Growing):
                 "keeps all layers equally sparse, the other moves weights between them; take "
                 "scope='global' or redistribution='none'"
             )
-        parts = (self.scope, self.drop, self.growth, self.redistribution, self.pattern)
+        parts = (
+            *(self.scope, self.drop, self._growth_part),
+            *(self.redistribution, self.pattern),
+        )
         known = ("global", "magnitude", "gradient", "none", "unstructured")
         check_compat(self.compat, parts, known)
 

@@ -32,7 +32,7 @@ class ITOP(Growing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        parts = (self.drop, self.growth, self.redistribution, self.pattern)
+        parts = (self.drop, self._growth_part, self.redistribution, self.pattern)
         check_compat(self.compat, parts, ("magnitude", "gradient", "none", "unstructured"))
 
     def init(self, view: View) -> tuple[Masks, Memory]:

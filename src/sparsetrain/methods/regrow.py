@@ -46,6 +46,8 @@ class Regrow:
         rounding: of fraction x active weights of a layer, as the method's source has it.
         pattern: single weights, or whole units by the sum of their weights' scores; a fraction of
             a layer's units is rounded down, and the layer keeps its number of them.
+        revive: grow anywhere; else in a unit that the drop left without a weight only once all
+            others are full.
     """
 
     drop: DropRule
@@ -55,6 +57,7 @@ class Regrow:
     ema_decay: float
     rounding: Literal["up", "down"]
     pattern: Pattern = "unstructured"
+    revive: bool = True
 
     def memory(self, masks: Masks) -> Memory:
         """What the rules must remember, at the start: nothing, unless a rule looks back."""
@@ -85,12 +88,22 @@ class Regrow:
         momentum = memory.get("momentum", {})
         wanted = regrow_counts(self.redistribution, view, places, counts, momentum)
         scores = patterns.scores_of(self._growth_scores(view, memory), self.pattern)
-        grown = mask_algebra.grow(left, scores, wanted)
+        grown = self._grown(left, scores, wanted)
         new = patterns.masks_of(grown, masks, self.pattern)
         if self.growth == "random-unfired":
             fired = {n: new[n] | f.to(new[n].device) for n, f in memory["fired"].items()}
             memory = {**memory, "fired": fired}
         return new, memory
+
+    def _grown(self, left: Masks, scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> Masks:
+        if self.revive:
+            return mask_algebra.grow(left, scores, counts)
+        alive = patterns.expand(patterns.units_of(left), left)
+        free = mask_algebra.count_active({n: alive[n] & ~mask for n, mask in left.items()})
+        first = {n: min(count, free[n]) for n, count in counts.items()}
+        grown = mask_algebra.grow(left, scores, first, allowed=alive)
+        rest = {n: count - first[n] for n, count in counts.items()}
+        return mask_algebra.grow(grown, scores, rest) if any(rest.values()) else grown
 
     def _drop_counts(self, view: View, masks: Masks, fraction: float) -> dict[str, int]:
         if self.threshold is not None:
