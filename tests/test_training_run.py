@@ -14,6 +14,7 @@ from sparsetrain.training import checkpoint
 from sparsetrain.training.errors import BadInput, Interrupted, RunFailed
 from sparsetrain.training.progress import Reporter
 from sparsetrain.training.reevaluate import reevaluate
+from sparsetrain.training.summary import summary
 from tests.training_tools import ART, fake_load, run, run_telling
 
 METHODS = {
@@ -157,7 +158,7 @@ def test_the_record_has_every_promised_field(tmp_path):
     record = run(tmp_path / "a", **ART)
     promised = (
         "schema_version method options model dataset seed sparsity kept_weights prunable_weights "
-        "epochs steps dense_train_accuracy test_accuracy test_accuracy_selected flops seconds "
+        "units epochs steps dense_train_accuracy test_accuracy test_accuracy_selected flops seconds "
         "device versions commit command"
     )
     assert set(promised.split()) <= set(record)
@@ -167,6 +168,26 @@ def test_the_record_has_every_promised_field(tmp_path):
     assert 0 < flops["inference_sparse"] < 0.5 * flops["inference_dense"]
     assert flops["train_dense"] == 3 * flops["inference_dense"] * 48 * 4
     assert record == json.loads((tmp_path / "a" / "record.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [({}, "; try --no-revive"), ({"growth": "random"}, ""), ({"revive": False}, "")],
+)
+def test_many_dead_units_are_told(tmp_path, options, hint):
+    record = run(tmp_path / "a", method="rigl", sparsity=0.98, **options)
+    weights = load_file(tmp_path / "a" / "model.safetensors")
+    alive = [weights[name].flatten(1).any(1) for name in record["sparsity"]["per_layer"]]
+    assert record["units"]["all"] == sum(map(len, alive))
+    if "growth" not in options:  # what has grown at random may be zero still
+        assert record["units"]["dead"] == sum(int((~layer).sum()) for layer in alive)
+    dead, count = record["units"]["dead"], record["units"]["all"]
+    line = (
+        f"dead units             {dead} of {count} channels and neurons have no weight left{hint}"
+    )
+    assert line in summary(record, tmp_path).splitlines()
+    few = record | {"units": {"all": count, "dead": count // 11}}
+    assert "dead units" not in summary(few, tmp_path)
 
 
 def test_training_flops_count_each_epoch_at_its_own_density(tmp_path):

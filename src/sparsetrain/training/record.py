@@ -13,6 +13,7 @@ import torch
 
 from .. import __version__
 from ..masks import count_active
+from ..patterns import units_of
 from ..types import Masks
 from .config import TrainConfig
 from .device import device_name
@@ -67,6 +68,7 @@ def make_record(
         },
         "kept_weights": sum(kept.values()),
         "prunable_weights": sum(sizes.values()),
+        "units": _units(masks),
         "parameters": sum(p.numel() for p in session.model.parameters()),
         "epochs": epochs,
         "steps": totals.steps,
@@ -90,6 +92,13 @@ def make_record(
         "command": command,
         "settings": identity(config),
     }
+
+
+def _units(masks: Masks) -> dict[str, int]:
+    """Output channels and neurons, and those of them that have no weight left."""
+    units = units_of(masks)
+    count = sum(unit.numel() for unit in units.values())
+    return {"all": count, "dead": count - sum(count_active(units).values())}
 
 
 def commit() -> str | None:

@@ -9,6 +9,9 @@ from .config import ArtOptions, TrainConfig
 from .progress import counted, duration
 from .session import Session
 
+_MANY_DEAD = 0.1
+"""Share of dead units from which on they are told of."""
+
 
 def headline(config: TrainConfig, session: Session, path: Path) -> str:
     """What will run, in one line."""
@@ -35,6 +38,7 @@ def summary(record: dict[str, Any], path: Path) -> str:
         ("test accuracy", f"{_percent(record['test_accuracy'])}{_selected(record)}"),
         *_dense(record),
         ("zeros", _zeros(record)),
+        *_dead_units(record),
         *_art(record),
         (
             "FLOPs, sparse / dense",
@@ -56,6 +60,18 @@ def _zeros(record: dict[str, Any]) -> str:
         f"{_percent(sparsity['achieved'])} (asked for {100 * sparsity['target']:g} %): "
         f"{record['kept_weights']:,} of {total:,} weights are left"
     )
+
+
+def _dead_units(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """Told where they are many; what may help, where it is known (see `Growing.revive`)."""
+    counts = record.get("units", {"dead": 0, "all": 0})  # none in records of earlier versions
+    dead, units = counts["dead"], counts["all"]
+    if not dead or dead < _MANY_DEAD * units:
+        return []
+    options = record["options"]
+    follows = options.get("growth") in ("gradient", "momentum")
+    hint = "; try --no-revive" if options.get("revive") and follows else ""
+    return [("dead units", f"{dead:,} of {units:,} channels and neurons have no weight left{hint}")]
 
 
 def _selected(record: dict[str, Any]) -> str:
