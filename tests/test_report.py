@@ -21,7 +21,7 @@ from tests.report_tools import RUNS, make_runs
 from tests.training_tools import ART, fake_load, run, tiny_dataset
 
 EVERY = (
-    *("accuracy", "cost", "art", "strength", "stop", "magnitudes", "overlap", "classes"),
+    *("accuracy", "order", "cost", "art", "strength", "stop", "magnitudes", "overlap", "classes"),
     *("sparsity", "layers", "moving", "exploration", "churn", "survival", "dead", "gradients"),
     *("epochcost", "layercost", "epochs", "convergence"),
 )
@@ -93,6 +93,24 @@ def test_the_accuracy_figure_shows_what_the_table_says(runs):
     }
     table = {(r[0].text, r[1].value): r[3].value for r in summary(found).rows if r[1].value}
     assert shown == table
+
+
+def test_methods_stand_in_the_order_of_their_means(runs):
+    found = find([runs]).runs
+    (order,) = [f for f in figures(found) if f.key == "order"]
+    (chart,) = order.charts  # at 80 % there is one method: no order
+    assert chart.title == "90 % zeros"
+    table = summary(found).rows
+    means = {row[0].text: row[3].value for row in table if row[1].value == 0.9}
+    assert list(chart.rows) == sorted(means, key=lambda name: -means[name])
+    assert [(s.name, *s.x, *s.y) for s in chart.series] == [
+        (name, means[name], place) for place, name in enumerate(chart.rows)
+    ]
+    (spread,) = [s.spread for s in chart.series if s.name == "rigl"]
+    values = [r.accuracy for r in found if r.line == "rigl" and r.sparsity == 0.9]
+    assert spread == pytest.approx([stdev(values)])
+    (dense,) = chart.marks
+    assert dense.x == pytest.approx(mean(r.accuracy for r in found if not r.sparsity))
 
 
 def test_csv_has_a_row_a_run_with_whole_numbers(runs, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -88,3 +89,25 @@ def test_a_level_keeps_its_place_where_the_others_stand_beside_each_other():
     assert drawn.count('fill="none" d="M44.0 126.0L346.0 126.0"') == 2
     assert 'cx="36.0"' not in drawn  # beyond the edge
     assert 'cx="338.0"' in drawn and 'cx="52.0"' in drawn
+
+
+def test_rows_have_names_and_bars_along_the_values():
+    series = tuple(
+        Series(name, [x], [place], [1.0], place, "points")
+        for place, (name, x) in enumerate((("a < b", 30.0), ("c" * 30, 10.0)))
+    )
+    drawn = draw(Chart("t", "x", "place", series, rows=tuple(s.name for s in series)))
+    height = 30 + 2 * 17 + 42
+    assert f'viewBox="0 0 360 {height}"' in drawn
+    assert ">a &lt; b</text>" in drawn and f">{'c' * 23}…</text>" in drawn
+    assert "<title>a &lt; b: 30</title>" in drawn  # no row's number
+    (left,) = {part.split(" ")[0] for part in drawn.split('class="grid" d="M')[1:]}
+    assert float(left) == pytest.approx(12 + 6.3 * 24)
+    assert drawn.index("a &lt; b</text>") < drawn.index("…</text>")
+    circles = [part.split('"')[0:4] for part in drawn.split("<circle cx=")[1:]]
+    (_, right, _, above), (_, low, _, below) = circles
+    assert float(right) > float(low) and float(above) + 17 == float(below)
+    bars = re.findall(r'd="M([\d.]+) ([\d.]+)H([\d.]+)" style="stroke', drawn)
+    assert [(float(b[0]) + float(b[2])) / 2 for b in bars] == pytest.approx(
+        [float(right), float(low)], abs=0.06
+    )

@@ -158,8 +158,8 @@ def test_the_record_has_every_promised_field(tmp_path):
     record = run(tmp_path / "a", **ART)
     promised = (
         "schema_version method options model dataset seed sparsity kept_weights prunable_weights "
-        "units epochs steps dense_train_accuracy test_accuracy test_accuracy_selected flops seconds "
-        "device versions commit command"
+        "units epochs steps dense_train_accuracy test_accuracy test_accuracy_selected flops "
+        "seconds device versions commit command"
     )
     assert set(promised.split()) <= set(record)
     assert set(record["sparsity"]) == {"target", "achieved", "per_layer"}

@@ -66,7 +66,7 @@ def _figure(figure: Figure) -> str:
 
 def _panel(chart: Chart, *, own_legend: bool) -> str:
     title = f"<h3>{escape(chart.title)}</h3>" if chart.title else ""
-    legend = _legend(chart.series) if own_legend else ""
+    legend = _legend(chart.series) if own_legend and not chart.rows else ""
     return f'<figure class="panel">{title}{draw(chart)}{legend}</figure>'
 
 
@@ -74,7 +74,7 @@ def _shared_legend(figure: Figure) -> tuple[Series, ...] | None:
     """One legend for all panels where a name means the same in each; else None."""
     found: dict[str, Series] = {}
     for chart in figure.charts:
-        for series in chart.series:
+        for series in () if chart.rows else chart.series:
             same = found.setdefault(series.name, series)
             if (same.color, same.dashed) != (series.color, series.dashed):
                 return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from html import escape
 
 from . import axis
@@ -14,22 +14,41 @@ from .chart import Chart, Color, Mark, Series
 WIDTH, HEIGHT = 360, 264
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 30, 42
 _CHARACTER = 6.3  # a digit's width at the font size of the axes, generously
+_ROW, _LONGEST = 17, 24  # height of a row; characters of its name that are shown
 _COLORS = 10
 _MOST_NOTES = 400  # points with a tooltip; a longer line has none
 _RAMP = ("#7b4fb0", "#3f76bf", "#2a9d8f", "#7fa82e", "#d98b2b", "#c8503c")
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """Where the axes stand."""
+
+    left: float
+    base: float
+
+    def holds(self, point: tuple[float, float]) -> bool:
+        x, y = point
+        return self.left - 1 <= x <= WIDTH - _RIGHT + 1 and _TOP - 1 <= y <= self.base + 1
+
+
+def height(chart: Chart) -> int:
+    """Of the panel, where `WIDTH` is its width."""
+    return _TOP + _ROW * len(chart.rows) + _BOTTOM if chart.rows else HEIGHT
+
+
 def draw(chart: Chart) -> str:
     """The panel as an `<svg>` element without a fixed size."""
-    across = _across(chart)
-    upright = _upright(chart)
+    frame = _frame(chart)
+    across = _across(chart, frame)
+    upright = _upright(chart, frame)
     points = sum(len(series.x) for series in chart.series)
     # A broken line is a level over the whole width: nothing to see beside it.
     moved = [s for s in chart.series if chart.dodge and not s.dashed]
     parts = [
-        *_y_axis(chart, upright),
-        *_x_axis(chart, across),
-        *(part for mark in chart.marks for part in _mark(mark, across)),
+        *(_names(chart, upright, frame) if chart.rows else _y_axis(chart, upright, frame)),
+        *_x_axis(chart, across, frame),
+        *(part for mark in chart.marks for part in _mark(mark, across, frame)),
         *(
             part
             for series in chart.series
@@ -37,13 +56,15 @@ def draw(chart: Chart) -> str:
                 series,
                 _beside(across, moved.index(series), len(moved)) if series in moved else across,
                 upright,
+                frame,
+                flat=bool(chart.rows),
                 noted=points <= _MOST_NOTES,
             )
         ),
     ]
     label = escape(f"{chart.title}: {chart.y_label} against {chart.x_label}")
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
+        f'<svg viewBox="0 0 {WIDTH} {height(chart)}" role="img" aria-label="{label}">'
         + "".join(parts)
         + "</svg>"
     )
@@ -66,17 +87,29 @@ def _beside(across: Axis, place: int, of: int) -> Axis:
     return replace(across, start=across.start + shift, stop=across.stop + shift)
 
 
-def _across(chart: Chart) -> Axis:
+def _frame(chart: Chart) -> _Frame:
+    if not chart.rows:
+        return _Frame(_LEFT, HEIGHT - _BOTTOM)
+    longest = max(len(_short(name)) for name in chart.rows)
+    return _Frame(12 + _CHARACTER * longest, height(chart) - _BOTTOM)
+
+
+def _across(chart: Chart, frame: _Frame) -> Axis:
     values = [x for series in chart.series for x in series.x]
+    if chart.rows:
+        bars = [(s, half) for s in chart.series for half in s.spread]
+        values += [s.x[0] + sign * half for s, half in bars for sign in (-1, 1)]
     if chart.x_range is not None:
         values = [x for x in values if chart.x_range[0] <= x <= chart.x_range[1]]
     values += [mark.x for mark in chart.marks]
     return axis.fitted(
-        values, chart.x_scale, start=_LEFT, stop=WIDTH - _RIGHT, wanted=chart.x_range
+        values, chart.x_scale, start=frame.left, stop=WIDTH - _RIGHT, wanted=chart.x_range
     )
 
 
-def _upright(chart: Chart) -> Axis:
+def _upright(chart: Chart, frame: _Frame) -> Axis:
+    if chart.rows:
+        return Axis("linear", -0.5, len(chart.rows) - 0.5, _TOP, frame.base)
     low, high = chart.x_range or (-math.inf, math.inf)
     values = []
     for series in chart.series:
@@ -85,24 +118,36 @@ def _upright(chart: Chart) -> Axis:
             if low <= x <= high:
                 values += [y, y - half, y + half] if half else [y]
     return axis.fitted(
-        values, chart.y_scale, start=HEIGHT - _BOTTOM, stop=_TOP, wanted=chart.y_range, room=0.06
+        values, chart.y_scale, start=frame.base, stop=_TOP, wanted=chart.y_range, room=0.06
     )
 
 
-def _y_axis(chart: Chart, upright: Axis) -> Iterator[str]:
+def _names(chart: Chart, upright: Axis, frame: _Frame) -> Iterator[str]:
+    for place, name in enumerate(chart.rows):
+        y = upright.place(place)
+        yield f'<path class="grid" d="M{frame.left} {y:.1f}H{WIDTH - _RIGHT}"/>'
+        text = escape(_short(name))
+        yield f'<text class="tick end" x="{frame.left - 6:.1f}" y="{y + 3.6:.1f}">{text}</text>'
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+
+
+def _y_axis(chart: Chart, upright: Axis, frame: _Frame) -> Iterator[str]:
     yield f'<text class="label" x="2" y="12">{escape(chart.y_label)}</text>'
     for value in axis.ticks(upright):
         y = upright.place(value)
-        if not _TOP - 0.5 <= y <= HEIGHT - _BOTTOM + 0.5:
+        if not _TOP - 0.5 <= y <= frame.base + 0.5:
             continue
-        yield f'<path class="grid" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>'
+        yield f'<path class="grid" d="M{frame.left} {y:.1f}H{WIDTH - _RIGHT}"/>'
         text = axis.written(value, chart.y_scale)
-        yield f'<text class="tick end" x="{_LEFT - 5}" y="{y + 3.6:.1f}">{text}</text>'
+        yield f'<text class="tick end" x="{frame.left - 5}" y="{y + 3.6:.1f}">{text}</text>'
 
 
-def _x_axis(chart: Chart, across: Axis) -> Iterator[str]:
-    base = HEIGHT - _BOTTOM
-    yield f'<path class="axis" d="M{_LEFT} {base}H{WIDTH - _RIGHT}"/>'
+def _x_axis(chart: Chart, across: Axis, frame: _Frame) -> Iterator[str]:
+    base = frame.base
+    yield f'<path class="axis" d="M{frame.left} {base}H{WIDTH - _RIGHT}"/>'
     whole = all(float(x).is_integer() for series in chart.series for x in series.x)
     values = chart.x_ticks if chart.x_ticks is not None else axis.ticks(across, whole=whole)
     texts = [axis.written(value, chart.x_scale) for value in values]
@@ -112,47 +157,49 @@ def _x_axis(chart: Chart, across: Axis) -> Iterator[str]:
         x = f"{places[index]:.1f}"
         yield f'<path class="axis" d="M{x} {base}v4"/>'
         yield f'<text class="tick middle" x="{x}" y="{base + 16}">{texts[index]}</text>'
-    middle = (_LEFT + WIDTH - _RIGHT) / 2
+    middle = (frame.left + WIDTH - _RIGHT) / 2
     text = escape(chart.x_label)
-    yield f'<text class="label middle" x="{middle:.0f}" y="{HEIGHT - 6}">{text}</text>'
+    yield f'<text class="label middle" x="{middle:.0f}" y="{base + 36}">{text}</text>'
 
 
-def _mark(mark: Mark, across: Axis) -> Iterator[str]:
+def _mark(mark: Mark, across: Axis, frame: _Frame) -> Iterator[str]:
     x = across.place(mark.x)
-    yield f'<path class="mark" d="M{x:.1f} {_TOP}V{HEIGHT - _BOTTOM}"/>'
-    side = "end" if x > (_LEFT + WIDTH) / 2 else "start"
+    yield f'<path class="mark" d="M{x:.1f} {_TOP}V{frame.base}"/>'
+    side = "end" if x > (frame.left + WIDTH) / 2 else "start"
     nudge = -4 if side == "end" else 4
     text = escape(mark.text)
     yield f'<text class="note {side}" x="{x + nudge:.1f}" y="{_TOP - 5}">{text}</text>'
 
 
-def _series(series: Series, across: Axis, upright: Axis, *, noted: bool) -> Iterator[str]:
+def _series(
+    series: Series, across: Axis, upright: Axis, frame: _Frame, *, flat: bool, noted: bool
+) -> Iterator[str]:
     points = [
         (across.place(x), upright.place(y)) if math.isfinite(x) and math.isfinite(y) else None
         for x, y in zip(series.x, series.y, strict=True)
     ]
-    points = [p if p is not None and _inside(p) else None for p in points]
+    points = [p if p is not None and frame.holds(p) else None for p in points]
     if series.form != "points":
         yield f'<path fill="none" d="{_path(points)}" {_stroke(series.color, series.dashed)}/>'
     for index, point in enumerate(points):
         if point is None:
             continue
         if series.spread and series.spread[index]:
-            yield _bar(series, index, point[0], upright)
+            yield (
+                _flat_bar(series, index, point[1], across)
+                if flat
+                else _bar(series, index, point[0], upright, frame)
+            )
         # A line needs two points in a row; one by itself would not be seen.
         if series.form != "line" or _alone(points, index):
-            yield _point(series, index, point, noted=noted)
+            note = _note(series, index, flat=flat) if noted else ""
+            yield _point(series, index, point, note)
 
 
 def _alone(points: Sequence[tuple[float, float] | None], index: int) -> bool:
     return all(
         p is None for p in (*points[max(index - 1, 0) : index], *points[index + 1 : index + 2])
     )
-
-
-def _inside(point: tuple[float, float]) -> bool:
-    x, y = point
-    return _LEFT - 1 <= x <= WIDTH - _RIGHT + 1 and _TOP - 1 <= y <= HEIGHT - _BOTTOM + 1
 
 
 def _path(points: list[tuple[float, float] | None]) -> str:
@@ -167,22 +214,33 @@ def _path(points: list[tuple[float, float] | None]) -> str:
     return "".join(out)
 
 
-def _bar(series: Series, index: int, x: float, upright: Axis) -> str:
+def _flat_bar(series: Series, index: int, y: float, across: Axis) -> str:
+    x, half = series.x[index], series.spread[index]
+    ends = across.place(x - half), across.place(x + half)
+    stroke = _stroke(series.color, dashed=False, width=1.2)
+    return f'<path d="M{ends[0]:.1f} {y:.1f}H{ends[1]:.1f}" {stroke}/>'
+
+
+def _bar(series: Series, index: int, x: float, upright: Axis, frame: _Frame) -> str:
     y, half = series.y[index], series.spread[index]
-    ends = (max(_TOP, upright.place(y + half)), min(HEIGHT - _BOTTOM, upright.place(y - half)))
+    ends = (max(_TOP, upright.place(y + half)), min(frame.base, upright.place(y - half)))
     stroke = _stroke(series.color, dashed=False, width=1.2)
     return f'<path d="M{x:.1f} {ends[0]:.1f}V{ends[1]:.1f}" {stroke}/>'
 
 
-def _point(series: Series, index: int, point: tuple[float, float], *, noted: bool) -> str:
+def _note(series: Series, index: int, *, flat: bool) -> str:
+    values = (series.x[index],) if flat else (series.x[index], series.y[index])
+    return f"{series.name}: {', '.join(f'{value:.6g}' for value in values)}".lstrip(": ")
+
+
+def _point(series: Series, index: int, point: tuple[float, float], note: str) -> str:
     ring = index in series.hollow
     style = _stroke(series.color, dashed=False, width=1.8) if ring else _fill(series.color)
     hollow = ' class="ring"' if ring else ""
     shape = _shape(series.color, *point, style + hollow)
-    if not noted:
+    if not note:
         return shape + "/>"
-    note = escape(f"{series.name}: {series.x[index]:.6g}, {series.y[index]:.6g}".lstrip(": "))
-    return f"{shape}><title>{note}</title></{shape[1:].split()[0]}>"
+    return f"{shape}><title>{escape(note)}</title></{shape[1:].split()[0]}>"
 
 
 def _shape(color: Color, x: float, y: float, rest: str) -> str:

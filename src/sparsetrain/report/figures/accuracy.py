@@ -5,9 +5,11 @@ from __future__ import annotations
 from itertools import accumulate
 
 from ...analysis.convergence import reached_at_each
-from ..chart import Chart, Figure, Series
+from ..chart import Chart, Figure, Mark, Series
 from ..runs import Run
 from .common import Lines, Points, averaged, curves, percent, zeros
+
+_FEWEST_ROWS = 4
 
 
 def accuracy_by_sparsity(lines: Lines) -> Figure | None:
@@ -41,6 +43,39 @@ def accuracy_by_sparsity(lines: Lines) -> Figure | None:
         "and down, none where there is one seed. Dense networks are broken lines."
     )
     return Figure("accuracy", "Accuracy against sparsity", text, (chart,))
+
+
+def ranking(lines: Lines) -> Figure | None:
+    """All lines in order of test accuracy, a panel for each sparsity that has several."""
+    charts = [chart for s in lines.sparsities if (chart := _ranked(lines, s)) is not None]
+    text = (
+        "Accuracy of the last epoch, mean over seeds, the best on top; bars are one standard "
+        "deviation (n − 1) to each side, none where there is one seed."
+    )
+    return Figure("order", "Methods in order", text, tuple(charts)) if charts else None
+
+
+def _ranked(lines: Lines, sparsity: float) -> Chart | None:
+    found = []
+    for name in lines.named():
+        x, y, spread = averaged(lines, name, lambda run: run.accuracy)
+        found += [(a, h, name) for s, a, h in zip(x, y, spread, strict=True) if s == sparsity]
+    if len(found) < _FEWEST_ROWS:
+        return None
+    found.sort(key=lambda one: -one[0])
+    series = [
+        Series(name, [a], [place], [half], lines.colors[name], "points")
+        for place, (a, half, name) in enumerate(found)
+    ]
+    dense = [run.accuracy for run in lines.runs if not run.sparsity]
+    return Chart(
+        zeros(sparsity),
+        "test accuracy (%)",
+        "place",
+        tuple(series),
+        marks=(Mark(sum(dense) / len(dense), "dense"),) if dense else (),
+        rows=tuple(name for _, _, name in found),
+    )
 
 
 def accuracy_by_epoch(lines: Lines) -> Figure | None:

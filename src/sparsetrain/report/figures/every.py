@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..chart import Figure
 from ..runs import Run
-from .accuracy import accuracy_by_epoch, accuracy_by_sparsity, convergence
+from .accuracy import accuracy_by_epoch, accuracy_by_sparsity, convergence, ranking
 from .art import art_course, art_stop, art_strength
 from .classes import class_by_epoch
 from .common import lines_of
@@ -23,6 +23,7 @@ from .profiles import gradients_by_rank, sorted_magnitudes
 
 _ALL = (
     accuracy_by_sparsity,
+    ranking,
     cost_and_accuracy,
     art_course,
     art_strength,
