@@ -1,4 +1,4 @@
-"""Write the generated blocks of the README, the methods' page and their cards, or check them.
+"""Write the generated blocks of README, pages and cards and the results' pictures, or check them.
 
 python scripts/readme.py            # write
 python scripts/readme.py --check    # exit 1 if a block is stale
@@ -182,12 +182,19 @@ def filled(text: str, blocks: dict[str, Callable[[], str]]) -> str:
     return text
 
 
+def pictures() -> dict[Path, str]:
+    """File -> what is in it, of every picture that is drawn from records."""
+    sweeps = ("methods-digits", "equal-budget-a", "equal-budget-b", "equal-budget-c")
+    drawn = {name: sweep_tables.picture(RECORDS / f"{name}.json") for name in sweeps}
+    return {ROOT / "docs" / "images" / f"{n}.svg": text for n, text in drawn.items() if text}
+
+
 def main() -> int:
     """Write or check; see the module's docstring."""
     stale = False
-    for page, blocks in blocks_of_pages().items():
-        old = page.read_text()
-        new = filled(old, blocks)
+    pages = {page: filled(page.read_text(), b) for page, b in blocks_of_pages().items()}
+    for page, new in (pages | pictures()).items():
+        old = page.read_text() if page.exists() else ""
         if "--check" not in sys.argv[1:]:
             page.write_text(new)
         elif new != old:

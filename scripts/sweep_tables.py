@@ -1,4 +1,4 @@
-"""The generated parts of docs/results.md, from the saved file of a sweep."""
+"""The generated parts of docs/results.md and its pictures, from the saved file of a sweep."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from standalone import standalone
+
 from sparsetrain.experiments import saved
 from sparsetrain.experiments.results import Cell, cells, common
 from sparsetrain.experiments.table import markdown_table
+from sparsetrain.report.figures.accuracy import Ranked, ranked
 from sparsetrain.training.progress import duration
 
 Rows = Sequence[Mapping[str, Any]]
@@ -41,6 +44,32 @@ def block(path: Path) -> str:
         own_options(rows),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def picture(path: Path) -> str:
+    """The methods in order of accuracy, a panel a sparsity; nothing where it has not been run yet.
+
+    Args:
+        path: as for `block`.
+    """
+    if not path.exists():
+        return ""
+    file = saved.loads(path.read_text())
+    lines = cells(file.rows, file.axes)
+    dense = next((100 * line[0].mean for line in lines.values() if 0 in line), None)
+    panels = []
+    for sparsity in sorted({s for line in lines.values() for s in line if s}):
+        found = [
+            Ranked(name, 100 * cell.mean, 100 * (cell.sd or 0.0), int(_headline(name)))
+            for name, line in lines.items()
+            if (cell := line.get(sparsity)) is not None
+        ]
+        panels.append(ranked(f"{100 * sparsity:g} % zeros", found, dense))
+    return standalone(*panels)
+
+
+def _headline(name: str) -> bool:
+    return name.split()[0] in ("art", "granet")
 
 
 def cost_table(rows: Rows, axes: Sequence[str]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -138,18 +140,15 @@ def test_a_failed_run_is_missing_from_its_cell(monkeypatch):
 # The page.
 
 
-def _sweep_tables():
-    path = Path(__file__).parents[1] / "scripts" / "sweep_tables.py"
-    spec = importlib.util.spec_from_file_location("sweep_tables", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def pages(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")
+    return importlib.import_module("sweep_tables")
 
 
-def test_the_page_is_written_from_the_saved_file_alone():
+def test_the_page_is_written_from_the_saved_file_alone(pages):
     swept = run_sweep(write_recipe(GRID | {"sparsity": [0.9]}), save=Path("s.json"))
-    text = _sweep_tables().block(Path("s.json"))
+    text = pages.block(Path("s.json"))
     accuracies, costs = (part.splitlines() for part in text.split("\n\n") if part[0] == "|")
     assert accuracies == markdown_table(cells(swept.rows), seeds=2).splitlines()
     dense, static = [row for row in swept.rows if row["seed"] == 0]
@@ -163,14 +162,23 @@ def test_the_page_is_written_from_the_saved_file_alone():
     assert f"torch {dense['versions']['torch']}" in text
 
 
-def test_the_page_says_equal_only_of_what_is_equal():
+def test_the_page_says_equal_only_of_what_is_equal(pages):
     grid = {"method": ["dense"], "lr": [0.05, 0.1], "seed": [0]}
     run_sweep(write_recipe(grid), save=Path("s.json"))
-    text = _sweep_tables().block(Path("s.json"))
+    text = pages.block(Path("s.json"))
     assert "`lr` " not in text.split("Equal in all runs")[1]
     assert "| dense lr=0.05 |" in text
     assert "Test accuracy of the last epoch in percent, one seed, by the fraction of zeros:" in text
 
 
-def test_nothing_is_written_of_a_sweep_that_has_not_been_run():
-    assert _sweep_tables().block(Path("nowhere.json")) == ""
+def test_nothing_is_written_of_a_sweep_that_has_not_been_run(pages):
+    assert pages.block(Path("nowhere.json")) == pages.picture(Path("nowhere.json")) == ""
+
+
+def test_the_picture_has_a_panel_a_sparsity_and_the_best_on_top(pages):
+    run_sweep(write_recipe(GRID | {"sparsity": [0.9, 0.98]}), save=Path("s.json"))
+    drawn = pages.picture(Path("s.json"))
+    assert ElementTree.fromstring(drawn).tag.endswith("svg")
+    assert re.findall(r">(\S+ % zeros)<", drawn) == ["90 % zeros", "98 % zeros"]
+    assert drawn.count(">dense</text>") == 2  # the mark of each panel, not a row
+    assert drawn.count("<circle") == 2  # one method with zeros, a row in each

@@ -217,7 +217,7 @@ def _path(points: list[tuple[float, float] | None]) -> str:
 def _flat_bar(series: Series, index: int, y: float, across: Axis) -> str:
     x, half = series.x[index], series.spread[index]
     ends = across.place(x - half), across.place(x + half)
-    stroke = _stroke(series.color, dashed=False, width=1.2)
+    stroke = _stroke(series.color, dashed=False, width=2)
     return f'<path d="M{ends[0]:.1f} {y:.1f}H{ends[1]:.1f}" {stroke}/>'
 
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 from ...analysis.convergence import reached_at_each
-from ..chart import Chart, Figure, Mark, Series
+from ..chart import Chart, Color, Figure, Mark, Series
 from ..runs import Run
 from .common import Lines, Points, averaged, curves, percent, zeros
 
 _FEWEST_ROWS = 4
+
+
+class Ranked(NamedTuple):
+    """A method at one sparsity: mean test accuracy and its standard deviation, in percent."""
+
+    name: str
+    accuracy: float
+    spread: float
+    color: Color
 
 
 def accuracy_by_sparsity(lines: Lines) -> Figure | None:
@@ -59,22 +70,28 @@ def _ranked(lines: Lines, sparsity: float) -> Chart | None:
     found = []
     for name in lines.named():
         x, y, spread = averaged(lines, name, lambda run: run.accuracy)
-        found += [(a, h, name) for s, a, h in zip(x, y, spread, strict=True) if s == sparsity]
+        places = zip(x, y, spread, strict=True)
+        found += [Ranked(name, a, h, lines.colors[name]) for s, a, h in places if s == sparsity]
     if len(found) < _FEWEST_ROWS:
         return None
-    found.sort(key=lambda one: -one[0])
-    series = [
-        Series(name, [a], [place], [half], lines.colors[name], "points")
-        for place, (a, half, name) in enumerate(found)
-    ]
     dense = [run.accuracy for run in lines.runs if not run.sparsity]
+    return ranked(zeros(sparsity), found, sum(dense) / len(dense) if dense else None)
+
+
+def ranked(title: str, found: Sequence[Ranked], dense: float | None) -> Chart:
+    """A row a method, the most accurate on top, and the dense network's accuracy as a mark."""
+    order = sorted(found, key=lambda one: -one.accuracy)
+    series = [
+        Series(one.name, [one.accuracy], [place], [one.spread], one.color, "points")
+        for place, one in enumerate(order)
+    ]
     return Chart(
-        zeros(sparsity),
+        title,
         "test accuracy (%)",
         "place",
         tuple(series),
-        marks=(Mark(sum(dense) / len(dense), "dense"),) if dense else (),
-        rows=tuple(name for _, _, name in found),
+        marks=() if dense is None else (Mark(dense, "dense"),),
+        rows=tuple(one.name for one in order),
     )
 
 
