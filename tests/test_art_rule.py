@@ -115,12 +115,28 @@ def test_paper_sparsity_zero_control_stops_after_two_epochs() -> None:
     assert (state.phase, state.outcome) == ("finetune", "converged")
 
 
-def test_the_cap_takes_the_best_window_so_far() -> None:
+@pytest.mark.parametrize(
+    ("pruned", "chosen"),
+    [
+        # Windows end at 3 to 6 with means 30, 43.3, 43.3 and 26.7: the first best has centre 3.
+        ((10, 20, 60, 50, 20, 10), 3),
+        ((10, 20, 30, 40, 60, 80), 6),  # rising: the last, not the middle of its window
+        ((10, 80, 80, 10, 10, 80), 2),  # of equal ones the earliest; the best window is 1 to 3
+        ((10, 70, 75, 70, 10, 90), 6),  # the last window is worse, its last copy is not
+    ],
+)
+def test_the_cap_takes_the_most_accurate_copy_that_is_held(
+    pruned: tuple[float, ...], chosen: int
+) -> None:
     rule = replace(RULE, max_regularize_epochs=6)
-    rows = [(90, 10), (90, 20), (90, 60), (90, 50), (90, 20), (90, 10)]
-    state = feed(rule, regularizing(rule), rows)
-    # windows end at 3..6 with means 30, 43.3, 43.3, 26.7; the first best wins, its centre is 3
-    assert (state.outcome, state.chosen, state.phase) == ("cap", 3, "finetune")
+    state = feed(rule, regularizing(rule), [(95, accuracy) for accuracy in pruned])
+    assert (state.outcome, state.chosen, state.phase) == ("cap", chosen, "finetune")
+
+
+def test_the_cap_under_published_decisions_takes_the_stored_copy() -> None:
+    rule = replace(RULE, max_regularize_epochs=4, compat="paper")
+    state = feed(rule, regularizing(rule), [(95, 10), (95, 20), (95, 60), (95, 80)])
+    assert (state.outcome, state.chosen) == ("cap", 3)
 
 
 def test_a_cap_below_the_window_still_chooses_an_epoch() -> None:

@@ -110,8 +110,9 @@ def transition(
     Returns:
         The new state. Regularising ends with outcome "converged" when the mean over the current
         full window reaches the current dense accuracy, "collapsed" when it is rather the dense
-        network that came down (see `ArtRule`), and "cap" after `max_regularize_epochs`; the last
-        two choose the best window so far.
+        network that came down (see `ArtRule`), which chooses the best window so far, and "cap"
+        after `max_regularize_epochs`, which chooses the most accurate copy of the last and of the
+        best window: a copy that still gets better is best at the end, not in its window's middle.
     Raises:
         ValueError: an accuracy is not a finite number, is missing, or the run is done.
     Source: arXiv 2308.07163 and its code. Deviates, unless compat is "paper": window means are
@@ -154,8 +155,16 @@ def _regularized(rule: ArtRule, state: ArtState, dense: float, pruned: float) ->
             return _finish(rule, state, "collapsed", (best or current).epoch)
         return _finish(rule, state, "converged", current.epoch)
     if state.epoch >= rule.max_regularize_epochs:
-        return _finish(rule, state, "cap", (best or current).epoch)
+        chosen = (best or current).epoch if paper else _most_accurate(state)
+        return _finish(rule, state, "cap", chosen)
     return state
+
+
+def _most_accurate(state: ArtState) -> int:
+    """The epoch of the best pruned copy of those that are held; the earliest of equal ones."""
+    held = dict(state.window)
+    held |= {state.best.epoch: state.best.accuracy} if state.best else {}
+    return min(held, key=lambda epoch: (-held[epoch], epoch))
 
 
 def _came_down(rule: ArtRule, state: ArtState, dense: float, mean: float) -> bool:

@@ -32,10 +32,11 @@ class ArtOptions:
     regularizer: Literal["hypersparse", "l1", "l2"] = "hypersparse"
     """What drives weights to zero."""
     strength: float | None = None
-    """Factor of the regulariser in its first epoch; None is the source's 5e-6 at its 782 steps an
-    epoch, more where there are fewer."""
+    """Factor of the regulariser in its first epoch; None: such that all epochs allowed together
+    pull as much as the source's 64 did at 99 % zeros, more at higher sparsity."""
     strength_factor: float | None = None
-    """Growth of that factor per epoch; None: 40 times the first in the last epoch allowed."""
+    """Growth of that factor per epoch; None: as much in all epochs allowed as in the source's
+    64."""
     window: int = 3
     """Epochs over which the pruned copy's accuracy is averaged; odd."""
     recalibrate: bool = False
