@@ -137,12 +137,14 @@ def test_art_takes_the_epochs_it_is_given_in_three_phases(tmp_path):
     assert record["dense_epochs"] == 1
 
 
-def test_strength_grows_geometrically_from_the_source_s_pull_an_epoch(tmp_path):
+def test_strength_grows_geometrically_and_pulls_in_total_as_the_source_at_this_sparsity(tmp_path):
     run(tmp_path / "a", **(ART | {"max_regularize_epochs": 3, "epochs": 5}))
     found = [m["strength"] for m in _metrics(tmp_path / "a") if "strength" in m]
-    first = 5e-6 * 782 / STEPS_AN_EPOCH
-    expected = [first, first * 40**0.5, first * 40][: len(found)]
-    assert found == pytest.approx(expected)
+    source = [5e-6 * 1.05**epoch for epoch in range(64)]
+    ratio = (source[-1] / source[0]) ** 0.5
+    pull = sum(source) * 782 / STEPS_AN_EPOCH * 0.1**0.5  # the root of 1 % over 10 % kept
+    first = pull / (1 + ratio + ratio**2)
+    assert found == pytest.approx([first, first * ratio, first * ratio**2][: len(found)])
 
 
 def test_learning_rate_decays_in_the_last_phase_only(tmp_path):
