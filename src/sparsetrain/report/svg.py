@@ -28,6 +28,7 @@ class _Frame:
     base: float
 
     def holds(self, point: tuple[float, float]) -> bool:
+        """Whether a point lies between the axes' ends, or on them."""
         x, y = point
         return self.left - 1 <= x <= WIDTH - _RIGHT + 1 and _TOP - 1 <= y <= self.base + 1
 
