@@ -93,11 +93,10 @@ def test_resnet50_under_erk_costs_what_rigl_published(sparsity, published):
     assert (densities * flops).sum() / flops.sum() == pytest.approx(published, abs=0.01)
     ledger = analysis.training_ledger(
         densities[None],
-        densities[None],
         flops.astype(float),
         total=flops.sum(),
         images=1,
-        dense_gradients=np.array([1 / 101]),
+        read=(1 - densities[None]) / 101,
     )
     assert ledger.total / ledger.dense == pytest.approx(published, abs=0.015)
 
@@ -107,11 +106,10 @@ def test_a_dense_gradient_every_so_many_steps_costs_rigl_s_formula():
     sparse = density * dense
     ledger = analysis.training_ledger(
         np.array([[density]]),
-        np.array([[density]]),
         np.array([dense]),
         total=dense,
         images=1,
-        dense_gradients=np.array([1 / (every + 1)]),
+        read=np.array([[(1 - density) / (every + 1)]]),
     )
     formula = (3 * sparse * every + 2 * sparse + dense) / (every + 1)
     assert ledger.total == pytest.approx(formula)
@@ -119,8 +117,7 @@ def test_a_dense_gradient_every_so_many_steps_costs_rigl_s_formula():
 
 def test_moving_sparsity_is_integrated_and_the_rest_stays_dense():
     ledger = analysis.training_ledger(
-        np.array([[1.0], [0.5]]),
-        np.array([[0.5], [0.0]]),
+        np.array([[0.75], [0.25]]),
         np.array([100.0]),
         total=110.0,
         images=2,
@@ -132,6 +129,6 @@ def test_moving_sparsity_is_integrated_and_the_rest_stays_dense():
 
 
 def test_densities_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"got \(2, 3\), \(2, 3\) and \(2,\)"):
+    with pytest.raises(ValueError, match=r"got \(2, 3\), \(2, 3\) and \(2,\)\."):
         densities = np.ones((2, 3))
-        analysis.training_ledger(densities, densities, np.ones(2), total=2, images=1)
+        analysis.training_ledger(densities, np.ones(2), total=2, images=1)

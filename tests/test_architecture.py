@@ -34,7 +34,7 @@ LAYERS = (
     ("kept_steps",),
     ("masking",),
     ("sparsifier", "methods"),
-    ("phases", "art_rule", "art", "imp_rule", "imp", "citations"),
+    ("phases", "art_rule", "art_strengths", "art", "imp_rule", "imp", "citations"),
     ("analysis",),
     ("compute",),
 )

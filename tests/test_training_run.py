@@ -200,6 +200,38 @@ def test_training_flops_count_each_epoch_at_its_own_density(tmp_path):
     )
 
 
+def test_training_flops_count_each_step_at_the_masks_of_its_passes(tmp_path):
+    # 48 images in batches of 16, 4 epochs: 12 steps; pruned behind the sixth, so half are dense.
+    record = run(tmp_path / "a", method="magnitude", sparsity=0.9, epochs=4, batch_size=16)
+    flops = record["flops"]
+    assert record["steps"] == 12 and flops["train_growth"] == 0
+    left = flops["inference_sparse"] / flops["inference_dense"]
+    assert flops["train_sparse"] / flops["train_dense"] == pytest.approx((1 + left) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"method": "set"}, 0),
+        ({"method": "set", "growth": "gradient"}, 6),
+        ({"method": "rigl"}, 6),
+        ({"method": "rigl", "growth": "random"}, 0),
+        ({"method": "rigl", "growth": "momentum"}, 12),
+        ({"method": "rigl", "redistribution": "momentum"}, 12),
+        ({"method": "snfs"}, 12),
+        ({"method": "gmp"}, 0),
+    ],
+    ids=lambda value: " ".join(map(str, value.values())) if isinstance(value, dict) else None,
+)
+def test_gradients_of_pruned_weights_count_where_the_options_read_them(tmp_path, options, steps):
+    more = {} if options["method"] == "gmp" else {"update_every": 2, "stop": 1.0}
+    record = run(tmp_path / "a", sparsity=0.9, epochs=4, batch_size=16, **more, **options)
+    flops, dense = record["flops"], record["flops"]["inference_dense"]
+    pruned = 1 - flops["train_sparse"] / flops["train_dense"]  # on average, by operations
+    expected = steps / 12 * pruned * dense * 48 * 4
+    assert flops["train_growth"] == pytest.approx(expected, rel=0.03)
+
+
 def test_compat_paper_reads_the_test_set_every_epoch_and_keeps_the_best(tmp_path):
     record = run(tmp_path / "a", **METHODS["art-paper"], epochs=4)
     metrics = _metrics(tmp_path / "a")

@@ -9,8 +9,7 @@ Attach a method to any loop in two lines::
 """
 
 import importlib
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import criteria as criteria
 from . import distributions as distributions
@@ -19,6 +18,7 @@ from . import methods as methods
 from . import saliency as saliency
 from . import schedules as schedules
 from .art import ART as ART
+from .art_strengths import art_strengths as art_strengths
 from .batchnorm import recalibrate_batchnorm_ as recalibrate_batchnorm_
 from .citations import cite as cite
 from .compute import SparseCompute as SparseCompute
@@ -38,13 +38,16 @@ if TYPE_CHECKING:
     from . import compress as compress
     from . import data as data
     from . import models as models
+    from .training.finished import load_run as load_run
 
 __version__ = "0.1.0"
 
 _LAZY = ("analysis", "compress", "data", "models")  # these cost nothing until they are asked for
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+    if name == "load_run":
+        return importlib.import_module(".training.finished", __name__).load_run
     if name in _LAZY:
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

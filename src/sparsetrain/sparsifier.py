@@ -23,7 +23,7 @@ from .optimizers import SetAside, check_supported, first_moment
 from .regularizers import Regularizer
 from .selection import Patterns, select
 from .table import mask_table
-from .types import FreshStart, Masks, Method, Observer, View
+from .types import FreshStart, Masks, Method, Observer, View, observes
 from .weight_norm import check_directions, directions
 
 STATE = ("method", "step", "masks", "memory", "generator", "strength")
@@ -81,8 +81,7 @@ class Sparsifier:
     ) -> None:
         check_kinds(model, optimizer, method)
         self.method = method
-        observes = isinstance(method, Observer) and getattr(method, "observes", True)
-        self._observer: Observer | None = cast(Observer, method) if observes else None
+        self._observer: Observer | None = cast(Observer, method) if observes(method) else None
         self._skips = bool(getattr(method, "skip_weight_step", False))
         self.regularizer = regularizer
         self.strength = strength

@@ -90,6 +90,11 @@ class Observer(Method, Protocol):
         ...
 
 
+def observes(method: Method) -> bool:
+    """Whether a method looks at the gradient of every weight at each step."""
+    return isinstance(method, Observer) and bool(getattr(method, "observes", True))
+
+
 @runtime_checkable
 class FreshStart(Method, Protocol):
     """A method of whose first active weights some start at 0: a start that prunes and regrows."""

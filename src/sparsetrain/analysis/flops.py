@@ -38,10 +38,16 @@ class ForwardFlops:
 
     def at(self, masks: Mapping[str, Tensor]) -> float:
         """Cost if pruned weights cost nothing: each layer's part times its density."""
-        saved = 0.0
-        for name, active in count_active(masks).items():
-            saved += self.layers.get(name, 0) * (1 - active / masks[name].numel())
-        return self.total - saved
+        active = count_active(masks)
+        return self.at_densities({n: active[n] / mask.numel() for n, mask in masks.items()})
+
+    def at_densities(self, densities: Mapping[str, float]) -> float:
+        """Cost at densities by weight name; a layer that is not named is dense."""
+        return self.total - self.of_layers({n: 1 - d for n, d in densities.items()})
+
+    def of_layers(self, shares: Mapping[str, float]) -> float:
+        """Cost of a share of each layer's weights alone."""
+        return sum(self.layers.get(name, 0) * share for name, share in shares.items())
 
 
 def count_forward(model: nn.Module, image: Tensor) -> ForwardFlops:

@@ -66,12 +66,12 @@ class Trace:
         epochs: [E] numbers of the epochs that were kept.
         steps: [E] optimizer steps taken until then.
         active: [E, L] active weights of each layer.
-        begun: [E, L] those at the epoch's first step; between epochs ART and IMP prune.
+        worked: [E, L] those that the passes of its steps ran with, mean over the steps.
+        read: [E, L] pruned weights whose gradient the method read, mean over the steps.
         explored: [E, L] weights that were active then or at any time before.
         dropped: [E, L] connections that went within the epoch, over all updates.
         grown: [E, L] connections that came.
         updates: [E] mask updates within the epoch.
-        dense_gradients: [E] share of its steps in which the method read dense gradients.
         masks: packed bits of the sample, one array an epoch; None where they were lost.
         tops: likewise, of the weights that a pruning then would have kept: the largest `kept` of
             those active.
@@ -88,12 +88,12 @@ class Trace:
     epochs: np.ndarray
     steps: np.ndarray
     active: np.ndarray
-    begun: np.ndarray
+    worked: np.ndarray
+    read: np.ndarray
     explored: np.ndarray
     dropped: np.ndarray
     grown: np.ndarray
     updates: np.ndarray
-    dense_gradients: np.ndarray
     masks: tuple[np.ndarray | None, ...]
     tops: tuple[np.ndarray | None, ...]
     weight_profile: np.ndarray
@@ -229,12 +229,12 @@ def _stacked(layers: Layers, epochs: Mapping[int, Mapping[str, np.ndarray]]) -> 
         epochs=np.array(list(epochs)),
         steps=stack("step"),
         active=stack("active", width),
-        begun=stack("begun", width),
+        worked=np.stack([_worked(arrays) for arrays in epochs.values()]),
+        read=np.stack([_read_by(arrays, layers) for arrays in epochs.values()]),
         explored=stack("explored", width),
         dropped=stack("dropped", width),
         grown=stack("grown", width),
         updates=stack("updates"),
-        dense_gradients=stack("dense_gradients"),
         masks=bits("mask"),
         tops=bits("top"),
         weight_profile=stack("weight_profile", (points,), np.nan),
@@ -243,3 +243,17 @@ def _stacked(layers: Layers, epochs: Mapping[int, Mapping[str, np.ndarray]]) -> 
         classes=stack("classes", (2, classes)),
         pruned_classes=stack("pruned_classes", (2, classes)),
     )
+
+
+def _worked(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """[L]; of an earlier version's file the mean of the epoch's two ends."""
+    if "worked" in arrays:
+        return arrays["worked"]
+    return (arrays.get("begun", arrays["active"]) + arrays["active"]) / 2
+
+
+def _read_by(arrays: Mapping[str, np.ndarray], layers: Layers) -> np.ndarray:
+    """[L]; of an earlier version's file by the share of steps with a dense gradient."""
+    if "read" in arrays:
+        return arrays["read"]
+    return float(arrays.get("dense_gradients", 0)) * (np.array(layers.weights) - _worked(arrays))

@@ -13,7 +13,7 @@ from ..selection import select
 from ..training.device import place
 from ..training.errors import BadInput
 from ..training.feeds import load_data, test_feed
-from ..training.folder import RunFolder
+from ..training.finished import opened
 from ..training.session import make_model
 
 
@@ -40,17 +40,12 @@ def of_run(path: Path, batch: int) -> Subject:
     Raises:
         BadInput: no finished run lies there, or its data are missing.
     """
-    folder = RunFolder(path)
-    config, record = folder.load_config(), folder.load_record()
-    if record is None:
-        raise BadInput(f"the run in {path} is not finished; continue it with `sparsetrain train`.")
-    from safetensors.torch import load
-
-    where = place(replace(config.run, device="cpu"))
+    parts = opened(path)
+    where = place(replace(parts.config.run, device="cpu"))
     try:
-        dataset = load_data(config.data)
-        model = make_model(config.model, dataset, where)
-        model.load_state_dict(load(folder.weights.read_bytes()))
+        dataset = load_data(parts.config.data)
+        model = make_model(parts.config.model, dataset, where)
+        model.load_state_dict(parts.weights)
     except (ValueError, OSError, RuntimeError) as error:
         raise BadInput(f"cannot rebuild the network of {path}: {error}") from error
     first = next(iter(test_feed(dataset, where).batches(0)))[0].float().contiguous()

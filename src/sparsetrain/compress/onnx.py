@@ -7,7 +7,7 @@ import importlib.util
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,12 @@ _NEEDED = ("onnx", "onnxscript")
 
 
 def export_onnx(
-    model: nn.Module, masks: Tensors, path: str | os.PathLike[str], *, images: Tensor
+    model: nn.Module,
+    masks: Tensors,
+    path: str | os.PathLike[str],
+    *,
+    images: Tensor,
+    about: Mapping[str, str] | None = None,
 ) -> int:
     """Write the network in evaluation mode with its masks folded in; the model stays as it is.
 
@@ -37,6 +42,7 @@ def export_onnx(
         masks: name -> bool mask, True where a weight is kept.
         path: where the file goes; what lies there is replaced.
         images: two or more images of the usual size.
+        about: text by name, kept in the file's metadata.
     Returns:
         The file's size in bytes.
     Raises:
@@ -73,7 +79,10 @@ def export_onnx(
             reason = str(error).strip().splitlines()[-1]
             raise ValueError(f"PyTorch cannot export this network to ONNX: {reason}") from error
     assert program is not None  # it is where dynamo=True
-    data = program.model_proto.SerializeToString()
+    proto = program.model_proto
+    for name, text in (about or {}).items():
+        proto.metadata_props.add(key=name, value=text)
+    data = proto.SerializeToString()
     write_atomic(Path(path), data)
     return len(data)
 

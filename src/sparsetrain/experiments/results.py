@@ -11,7 +11,7 @@ from typing import Any
 from ..training.settings import build, fingerprint, section_types
 
 # Long, or about one machine's folders.
-_LEFT_OUT = frozenset({"command"})
+_LEFT_OUT = frozenset({"command", "inputs"})
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ def make_row(record: Mapping[str, Any]) -> dict[str, Any]:
         record: as in `record.json`.
     Returns:
         The same fields, but `sparsity` without its layers, `options` with those alone that are not
-        the method's defaults, no `command`; and `key`, the hash of the non-default settings.
+        the method's defaults, no `command` and `inputs`; and `key`, the hash of the non-default
+        settings.
     Raises:
         BadInput: the record's settings are none that this version knows.
     """

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
 
-from .. import compress, data, models
+from .. import compress
 from ..atomic import write_atomic
-from ..types import Masks
-from .config import TrainConfig
 from .errors import BadInput
-from .feeds import load_data
+from .finished import Parts, opened
 from .folder import RunFolder
-from .session import model_options
+from .inputs import Inputs
 
 Format = Literal["compressed", "dense", "onnx", "2:4"]
 _ENDS = {"compressed": "compressed.safetensors", "dense": "dense.safetensors", "onnx": "onnx"}
@@ -43,50 +39,36 @@ def export(
     Raises:
         BadInput: no finished run lies there, or its network has no such format, with the reason.
     """
-    folder = RunFolder(path)
-    config, record = folder.load_config(), folder.load_record()
-    if record is None:
-        raise BadInput(f"the run in {path} is not finished; continue it with `sparsetrain train`.")
     if values is not None and format != "compressed":
         raise BadInput(f"values is for --format compressed; leave it out for {format}.")
-    try:
-        weights = load_tensors(folder.weights.read_bytes())
-        masks = {name: weights[name] != 0 for name in record["sparsity"]["per_layer"]}
-    except (OSError, KeyError, SafetensorError) as error:
-        raise BadInput(f"cannot read the network of {path}: {error}.") from error
+    parts = opened(path)
     target = out or path / f"model.{_ENDS.get(format, format)}"
     try:
-        size = _write(format, config, weights, masks, target, values)
+        size = _write(format, parts, target, values)
     except OSError as error:
         raise BadInput(f"cannot write {target}: {error.strerror}. Give another --out.") from error
     except ValueError as error:
         raise BadInput(str(error)) from error
-    dense = folder.weights.stat().st_size
+    dense = RunFolder(path).weights.stat().st_size
     found = {"format": format, "path": str(target), "bytes": size, "dense_bytes": dense}
     return {**found, "ratio": size / dense}
 
 
 def _write(
-    format: Format,
-    config: TrainConfig,
-    weights: dict[str, Tensor],
-    masks: Masks,
-    target: Path,
-    values: compress.saving.Values | None,
+    format: Format, parts: Parts, target: Path, values: compress.saving.Values | None
 ) -> int:
+    weights, masks = parts.weights, parts.masks
     if format == "compressed":
         return compress.save(weights, masks, target, values=values)
     if format == "dense":
         data_ = save_tensors(compress.fold(weights, masks))
         write_atomic(target, data_)
         return len(data_)
-    model, shape = _network(config)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise BadInput("the run's weights are not those of its settings' network.") from error
+    inputs = parts.inputs()
+    model = parts.network(inputs)
     if format == "onnx":
-        return compress.export_onnx(model, masks, target, images=torch.zeros(2, *shape))
+        images = torch.zeros(2, *inputs.shape)
+        return compress.export_onnx(model, masks, target, images=images, about=_about(inputs))
     reason = compress.reason_against(model, masks)
     raise BadInput(
         reason
@@ -95,21 +77,11 @@ def _write(
     )
 
 
-def _network(config: TrainConfig) -> tuple[nn.Module, tuple[int, int, int]]:
-    """A run's network and its images' shape; only a folder of images is read for that."""
-    known = {entry.name: entry for entry in data.describe()}
-    if config.data.dataset in known:
-        entry = known[config.data.dataset]
-        side = config.data.image_size
-        classes, shape = entry.classes, entry.image if side is None else (3, side, side)
-    else:
-        dataset = load_data(config.data)
-        classes, shape = dataset.num_classes, (dataset.in_channels, *dataset.image_size)
-    model = models.create(
-        config.model.model,
-        num_classes=classes,
-        in_channels=shape[0],
-        image_size=shape[1],
-        **model_options(config.model),
-    )
-    return model, shape
+def _about(inputs: Inputs) -> dict[str, str]:
+    """What whoever runs the network must know of its images; names of classes as JSON."""
+    return {
+        "images": "pixels 0..255 as (x / 255 - mean) / std, [N, C, H, W]",
+        "mean": json.dumps(inputs.mean),
+        "std": json.dumps(inputs.std),
+        "classes": json.dumps(inputs.classes),
+    }

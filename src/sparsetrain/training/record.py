@@ -18,6 +18,7 @@ from ..types import Masks
 from .config import TrainConfig
 from .device import device_name
 from .flops import ForwardFlops
+from .inputs import Inputs
 from .session import Session
 from .settings import identity
 from .totals import Totals
@@ -60,6 +61,7 @@ def make_record(
             "validation": len(session.dataset.train_labels) - session.train_images,
             "test": len(session.dataset.test_labels),
         },
+        "inputs": Inputs.of(session.dataset).to_record(),
         "seed": config.run.seed,
         "sparsity": {
             "target": config.sparse.sparsity,
@@ -113,10 +115,14 @@ def commit() -> str | None:
 
 
 def _flops(masks: Masks, forward: ForwardFlops, totals: Totals, images: int) -> dict[str, float]:
-    """Multiply-adds count as two; training costs three forward passes an image."""
+    """Multiply-adds count as two; training costs three forward passes an image.
+
+    `train_growth` is what gradients of pruned weights cost beyond `train_sparse`.
+    """
     return {
         "inference_dense": forward.total,
         "inference_sparse": round(forward.at(masks)),
         "train_dense": 3 * forward.total * images,
         "train_sparse": round(totals.train_flops),
+        "train_growth": round(totals.growth_flops),
     }

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load
 
 from .device import place
 from .errors import BadInput, RunFailed
 from .feeds import load_data, test_feed
-from .folder import RunFolder
+from .finished import opened
 from .loop import evaluate
 from .session import make_model
 
@@ -34,21 +33,18 @@ def reevaluate(path: Path, *, device: str = "auto", data_dir: Path | None = None
         BadInput: no finished run lies there, or its data or device are missing.
         RunFailed: the network does not reproduce the record to 0.5 points, or is not as sparse.
     """
-    folder = RunFolder(path)
-    config, record = folder.load_config(), folder.load_record()
-    if record is None:
-        raise BadInput(f"the run in {path} is not finished; continue it with `sparsetrain train`.")
+    parts = opened(path)
+    config = parts.config
     where = place(replace(config.run, device=device))
     data = config.data if data_dir is None else replace(config.data, data_dir=data_dir)
     try:
         dataset = load_data(data)
         model = make_model(config.model, dataset, where)
-        weights = load(folder.weights.read_bytes())
-        model.load_state_dict(weights)
+        model.load_state_dict(parts.weights)
     except (ValueError, OSError, RuntimeError) as error:
         raise BadInput(f"cannot rebuild the network of {path}: {error}") from error
     result = evaluate(model, test_feed(dataset, where).batches(0), place=where)
-    return _compared(result.accuracy, weights, record)
+    return _compared(result.accuracy, parts.weights, parts.record)
 
 
 def _compared(

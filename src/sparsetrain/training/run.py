@@ -156,7 +156,7 @@ def _trace(state: RunState, folder: RunFolder) -> None:
     if state.tracer is None:
         return
     if state.epoch == 0:
-        state.tracer.look()
+        state.tracer.look(state.work)
     state.tracer.write(folder.trace, state.epoch, step=state.totals.steps)
 
 

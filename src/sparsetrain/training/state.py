@@ -19,6 +19,7 @@ from .session import Session
 from .sums import Sums
 from .totals import Totals
 from .tracing import Tracer
+from .work import Work
 
 VERSION = 1  # of a checkpoint's layout
 
@@ -36,6 +37,7 @@ class RunState:
         batch: batches of the unfinished epoch that were trained on, skipped ones included.
         sums: over them.
         begun: what held when that epoch began; empty before its first batch.
+        work: of that epoch's steps.
         tracer: of the run's course; None where it is not kept.
         average: of the weights; None where none is asked for.
     """
@@ -49,12 +51,14 @@ class RunState:
     history: list[dict[str, Any]] = field(default_factory=list)
     batch: int = 0
     sums: Sums = field(init=False)
+    work: Work = field(init=False)
     begun: dict[str, float] = field(default_factory=dict)
     tracer: Tracer | None = None
     average: Average | None = None
 
     def __post_init__(self) -> None:
         self.sums = Sums(self.session.place.device)
+        self.work = Work(self.session.plan)
 
     @classmethod
     def fresh(cls, config: TrainConfig, session: Session) -> RunState:
@@ -113,6 +117,7 @@ class RunState:
             },
             "sums": self.sums.state_dict(world),
             "begun": dict(self.begun),
+            "work": self.work.state_dict(),
             "history": [dict(line) for line in self.history],
             "model": sharded.model_state(self.session.model),
             "optimizer": sharded.optimizer_state(self.session.optimizer),
@@ -144,6 +149,7 @@ class RunState:
         self.epoch, self.batch = state["position"]["epoch"], state["position"]["batch"]
         self.sums.load_state_dict(state["sums"], world)
         self.begun = dict(state["begun"])
+        self.work.load_state_dict(state.get("work"))
         self.history = [dict(line) for line in state["history"]]
         self.totals = Totals(**state["totals"])
         self.best = None if state["best"] is None else Best(**state["best"])

@@ -16,6 +16,7 @@ class Totals:
     Attributes:
         steps: optimizer steps.
         train_flops: of training, pruned weights free; ART's judging of pruned copies included.
+        growth_flops: for gradients of pruned weights, where the method reads them to grow.
         train: training epochs.
         evaluate: every evaluation, on whichever images.
         mask_updates: deciding on masks, within the epochs (where it is part of `train`, too) and
@@ -28,6 +29,7 @@ class Totals:
 
     steps: int = 0
     train_flops: float = 0.0
+    growth_flops: float = 0.0
     train: float = 0.0
     evaluate: float = 0.0
     mask_updates: float = 0.0

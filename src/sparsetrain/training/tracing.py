@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from .. import masks as mask_algebra
-from .. import methods
 from ..analysis import trace
 from ..analysis.classes import class_counts
 from ..analysis.profiles import magnitude_profile, mean_by_rank, relative_ranks
@@ -23,6 +22,7 @@ from ..types import Masks
 from .checkpoint import temporary
 from .config import TrainConfig
 from .session import Session
+from .work import Work
 
 Tally: TypeAlias = Callable[[Tensor, Tensor], None]
 _RANKS = relative_ranks()
@@ -43,7 +43,6 @@ class Tracer:
         self._before = {name: mask.clone() for name, mask in masks.items()}
         self._seen = {name: mask.clone() for name, mask in masks.items()}
         self._counts = self._zeros()
-        self.begin()
         self._updates = 0
         self._noted = session.plan.sparsifier.updates
         sizes = {name: mask.numel() for name, mask in masks.items()}
@@ -54,10 +53,6 @@ class Tracer:
         self._tallies: dict[str, Tensor] = {}
         self._arrays: dict[str, np.ndarray] = {}
 
-    def begin(self) -> None:
-        """Note what an epoch begins with; before its first step."""
-        self._begun = list(mask_algebra.count_active(self._session.plan.masks).values())
-
     def after_step(self) -> None:
         """Count what a mask update has moved; on an ordinary step nothing is done."""
         updates = self._session.plan.sparsifier.updates
@@ -67,18 +62,22 @@ class Tracer:
             self._note()
 
     @torch.no_grad()
-    def look(self) -> None:
-        """Look at the network at the end of an epoch, before the method judges it."""
+    def look(self, work: Work) -> None:
+        """Look at the network at the end of an epoch, before the method judges it.
+
+        Args:
+            work: of the epoch's steps.
+        """
         self._note()
         active = mask_algebra.count_active(self._session.plan.masks)
         self._arrays = {
             "active": _row(active),
-            "begun": np.array(self._begun),
+            "worked": np.array(list(work.active.values())),
+            "read": np.array(list(work.read.values())),
             "explored": _row(mask_algebra.count_active(self._seen)),
             "dropped": np.array(self._counts[0]),
             "grown": np.array(self._counts[1]),
             "updates": np.array(self._updates),
-            "dense_gradients": np.array(self._dense_gradients()),
         }
         self._counts, self._updates = self._zeros(), 0
         if self._session.place.world.writes:
@@ -127,7 +126,6 @@ class Tracer:
         return {
             "seen": {name: mask_algebra.pack(mask) for name, mask in self._seen.items()},
             "before": {name: mask_algebra.pack(mask) for name, mask in self._before.items()},
-            "begun": list(self._begun),
             "counts": [list(row) for row in self._counts],
             "updates": self._updates,
         }
@@ -137,7 +135,6 @@ class Tracer:
         for key, held in (("seen", self._seen), ("before", self._before)):
             for name, mask in held.items():
                 mask.copy_(mask_algebra.unpack(state[key][name], tuple(mask.shape)))
-        self._begun = list(state["begun"])
         self._counts = [list(row) for row in state["counts"]]
         self._updates = state["updates"]
         self._noted = self._session.plan.sparsifier.updates
@@ -195,12 +192,6 @@ class Tracer:
             place = epoch
             self._written[name] = (epoch, bits)
         self._arrays[f"{name}_of"] = np.array(place)
-
-    def _dense_gradients(self) -> float:
-        growth = methods.get(self._config.sparse.method).growth
-        if growth == "momentum":
-            return 1.0
-        return self._updates / len(self._session.train) if growth == "gradient" else 0.0
 
     def _layers(self) -> trace.Layers:
         masks, flops = self._session.plan.masks, self._session.flops

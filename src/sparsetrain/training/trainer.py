@@ -39,9 +39,8 @@ def run_epoch(
     """
     session, phase, epoch = state.session, state.session.plan.phase, state.epoch
     if not state.begun:
-        state.begun = {"cost": _cost(state), "total": state.totals.so_far("total")}
-        if state.tracer is not None:
-            state.tracer.begin()
+        state.begun = {"total": state.totals.so_far("total")}
+        state.work.begin()
     line: dict[str, Any] = {"epoch": epoch + 1, "phase": phase.name}
     spent = session.plan.update_seconds
     result = _train(state, phase, reporter, after_step)
@@ -50,13 +49,10 @@ def run_epoch(
     with state.shown():
         line |= _monitor(state, check)
     line |= {"sparsity": session.plan.sparsity, "lr": _rate(state, phase, epoch, 0)}
-    # The masks may move within the epoch: the mean of its two ends.
-    mean = (state.begun["cost"] + _cost(state)) / 2
     if state.tracer is not None:
-        state.tracer.look()
+        state.tracer.look(state.work)
     judged = _judge(state, epoch, result.accuracy, check)
-    passes = mean * TRAIN_FACTOR + (state.flops.total if judged else 0)
-    state.totals.train_flops += passes * session.train_images
+    _count_operations(state, judged=bool(judged))
     line |= judged
     if state.sums.skipped:
         line["skipped_steps"] = state.sums.skipped
@@ -90,6 +86,7 @@ def _train(
 
     def after() -> None:
         state.batch += 1
+        state.work.after_step()
         if state.tracer is not None:
             state.tracer.after_step()
         reporter.advance()
@@ -123,8 +120,13 @@ def _rate(state: RunState, phase: Phase, epoch: int, batch: int) -> float:
     return factor * rate(optim, (epoch - phase.first) * batches + batch, phase.epochs * batches)
 
 
-def _cost(state: RunState) -> float:
-    return state.flops.at(state.session.plan.masks)
+def _count_operations(state: RunState, *, judged: bool) -> None:
+    work, images = state.work, state.session.train_images
+    passes = TRAIN_FACTOR * state.flops.at_densities(work.densities(work.active))
+    if judged:  # a pruned copy was, on the training images
+        passes += state.flops.total
+    state.totals.train_flops += passes * images
+    state.totals.growth_flops += state.flops.of_layers(work.densities(work.read)) * images
 
 
 def _monitor(state: RunState, check: Callable[[], None]) -> dict[str, float]:

@@ -84,17 +84,22 @@ def ledger(run: Run) -> Ledger | None:
         return None
     layers, weights = trace.layers, np.array(trace.layers.weights)
     return training_ledger(
-        trace.begun[1:] / weights,
-        trace.active[1:] / weights,
+        trace.worked[1:] / weights,
         np.array(layers.flops, dtype=float),
         total=layers.flops_total,
         images=layers.images,
-        dense_gradients=trace.dense_gradients[1:],
+        read=trace.read[1:] / weights,
     )
 
 
 def total_training(run: Run) -> float | None:
-    """All operations of training, by dense; the record's, and gradients of pruned weights."""
+    """All operations of training, by dense; the record's, and gradients of pruned weights.
+
+    None where an earlier version's record has not counted these, and no trace has.
+    """
+    flops = run.record["flops"]
+    if "train_growth" in flops:
+        return run.training + flops["train_growth"] / flops["train_dense"]
     found = ledger(run)
     return None if found is None else run.training + float(found.growth.sum()) / found.dense
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ...art import ART
+from ...art_strengths import art_strengths
 from ...batchnorm import recalibrate_batchnorm_
 from ...data.deal import Feed
 from ...regularizers import L1, L2, HyperSparse, Regularizer
@@ -20,7 +20,6 @@ from ..config import ArtOptions, TrainConfig
 from .base import Phase
 
 _RECALIBRATION_IMAGES = 2048
-_SOURCE_GROWTH, _SOURCE_EPOCHS = 1.05, 64
 
 
 class ArtPlan:
@@ -33,7 +32,13 @@ class ArtPlan:
         self._options, self._total = options, config.optim.epochs
         self._dense, self._most = options.dense_epochs or 0, options.max_regularize_epochs or 1
         self._ends: dict[str, int] = {}
-        self._strength, self._factor = strengths(options, config.sparse.sparsity, steps=len(train))
+        self._strength, self._factor = art_strengths(
+            config.sparse.sparsity,
+            epochs=self._most,
+            steps_per_epoch=len(train),
+            strength=options.strength,
+            strength_factor=options.strength_factor,
+        )
         finetune = options.finetune_epochs
         if finetune is None:  # the most that can be left; `end_after` cuts it
             finetune = self._total - self._dense - 1
@@ -155,37 +160,6 @@ class _Recalibration:
         count = max(1, _RECALIBRATION_IMAGES // len(first))
         with torch.no_grad():
             recalibrate_batchnorm_(model, [first, *islice(images, count - 1)])
-
-
-def strengths(options: ArtOptions, sparsity: float, *, steps: int) -> tuple[float, float]:
-    """ART's first strength and its growth, where the options leave them open.
-
-    The pull of an epoch is strength times steps. At 99 % zeros the source needed 64 epochs of 782
-    steps (50,000 images, batch 64), from a strength of 5e-6 on, each 1.05 times the one before.
-    Here the same course is pressed into the epochs allowed: it ends as many times above its start,
-    and in total it pulls as much; more at higher sparsity, as the root of the kept share falls.
-    The root was chosen on held-out images of the digits at 90 to 99.8 % zeros.
-
-    Args:
-        options: `max_regularize_epochs` resolved.
-        sparsity: fraction of zeros.
-        steps: optimizer steps of an epoch.
-    Returns:
-        (strength, strength_factor).
-    """
-    epochs = options.max_regularize_epochs or 1
-    factor, first = options.strength_factor, options.strength
-    if factor is None:
-        factor = _SOURCE_GROWTH ** ((_SOURCE_EPOCHS - 1) / max(1, epochs - 1))
-    if first is None:
-        pull = 5e-6 * 782 * _sum_of_powers(_SOURCE_GROWTH, _SOURCE_EPOCHS)
-        pull *= math.sqrt(0.01 / (1 - sparsity))
-        first = pull / (steps * _sum_of_powers(factor, epochs))
-    return first, factor
-
-
-def _sum_of_powers(factor: float, count: int) -> float:
-    return sum(factor**k for k in range(count))
 
 
 def _regularizer(name: str, sparsity: float) -> Regularizer:
