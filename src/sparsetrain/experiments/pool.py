@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -44,37 +45,49 @@ def run_all(jobs: Sequence[Job], *, workers: int, bench: Bench) -> Generator[Out
     try:
         while left and len(crew) < workers:
             gpu = gpus[len(crew) % len(gpus)] if gpus else None
-            crew.append(_Worker(context, threads, gpu, left.popleft()))
+            _hire(crew, _Worker(context, threads, gpu), left.popleft())
         while crew:
             ready = wait([worker.pipe for worker in crew])
             for worker in [w for w in crew if w.pipe in ready]:
                 outcome, alive = worker.result()
                 if not alive or not left:
-                    crew.remove(worker)
                     worker.dismiss()
+                    crew.remove(worker)
                 if left and alive:
                     worker.give(left.popleft())
                 elif left:
-                    crew.append(_Worker(context, threads, worker.gpu, left.popleft()))
+                    _hire(crew, _Worker(context, threads, worker.gpu), left.popleft())
                 yield outcome
     finally:
-        for worker in crew:
-            worker.stop()
-        for worker in crew:
-            worker.join()
+        try:
+            for worker in crew:
+                worker.stop()
+            for worker in crew:
+                worker.join()
+        finally:  # a second Ctrl-C waits for no checkpoint
+            for worker in crew:
+                worker.kill()
+
+
+def _hire(crew: list[_Worker], worker: _Worker, job: Job) -> None:
+    crew.append(worker)  # first: a Ctrl-C that comes between the two finds it there
+    worker.start(job)
 
 
 class _Worker:
-    """The near end of one process, always with a job."""
+    """The near end of one process, always with a job once it is started."""
 
-    def __init__(self, context: SpawnContext, threads: int, gpu: str | None, job: Job) -> None:
-        self.pipe, far = context.Pipe()
+    def __init__(self, context: SpawnContext, threads: int, gpu: str | None) -> None:
+        self.pipe, self._far = context.Pipe()
         self.gpu = gpu
-        # daemon: if this process ends without `stop`, it takes the workers with it.
-        self._process = context.Process(target=_serve, args=(far, threads, gpu), daemon=True)
+        # No daemon: those may have no processes of their own, and streamed data are decoded by
+        # some. The workers watch for this process's end themselves, see `_leave_with_parent`.
+        self._process = context.Process(target=_serve, args=(self._far, threads, gpu), daemon=False)
+
+    def start(self, job: Job) -> None:
         with _deaf():
             self._process.start()
-        far.close()  # so that the pipe ends when the worker does
+        self._far.close()  # so that the pipe ends when the worker does
         self.give(job)
 
     def give(self, job: Job) -> None:
@@ -99,11 +112,21 @@ class _Worker:
 
     def stop(self) -> None:
         """Tell it to leave its run with a checkpoint."""
-        self._process.terminate()
+        if self._started:
+            self._process.terminate()
 
     def join(self) -> None:
-        self._process.join(_PATIENCE)
-        self._process.kill()
+        if self._started:
+            self._process.join(_PATIENCE)
+        self.kill()
+
+    def kill(self) -> None:
+        if self._started:
+            self._process.kill()
+
+    @property
+    def _started(self) -> bool:
+        return self._process.pid is not None
 
 
 def _gpus() -> list[str]:
@@ -126,13 +149,15 @@ def _serve(pipe: Connection, threads: int, gpu: str | None) -> None:
 
 
 def _leave_with_parent() -> None:
-    """Stop, with a checkpoint, when the sweep's own process dies of whatever."""
+    """Stop, with a checkpoint if there is time, when the sweep's own process dies of whatever."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
         if parent is not None:
             parent.join()
             os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(_PATIENCE)
+            os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
