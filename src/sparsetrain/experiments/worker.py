@@ -11,7 +11,7 @@ from typing import Any
 
 from ..data.catalog import AnyDataset
 from ..training.config import DataConfig
-from ..training.errors import BadInput, Interrupted, InUse, RunFailed
+from ..training.errors import BadInput, Diverged, Interrupted, InUse, RunFailed
 from ..training.feeds import load_data
 from ..training.progress import Reporter
 from ..training.run import train
@@ -42,6 +42,8 @@ class Outcome:
         index: the run's place in the sweep.
         record: None where it failed.
         error: the sentence of what went wrong; empty where nothing did.
+        final: whether a run with these settings would fail again: bad input, or numbers that
+            became NaN or infinite; a full disk, a busy GPU or a killed process is none of it.
         seconds: wall clock, of this process.
         taken: the job, where another process is at it and it was not run.
     """
@@ -49,6 +51,7 @@ class Outcome:
     index: int
     record: dict[str, Any] | None = None
     error: str = ""
+    final: bool = False
     seconds: float = 0.0
     taken: Job | None = None
 
@@ -67,7 +70,7 @@ class Bench:
             Interrupted: Ctrl-C or SIGTERM; the run can be continued.
         """
         started = time.perf_counter()
-        record, error = None, ""
+        record, error, final = None, "", False
         try:
             config = build(job.settings)
             dataset = self.load(config.data)
@@ -77,10 +80,10 @@ class Bench:
         except InUse as failure:
             return Outcome(job.index, error=str(failure), taken=job)
         except (BadInput, RunFailed) as failure:
-            error = str(failure)
+            error, final = str(failure), _is_final(failure)
         except Exception as failure:  # of whatever kind: the other runs go on
             error = _sentence(failure)
-        return Outcome(job.index, record, error, time.perf_counter() - started)
+        return Outcome(job.index, record, error, final, time.perf_counter() - started)
 
     def load(self, config: DataConfig, reporter: Reporter | None = None) -> AnyDataset:
         """The data set, from the last run if that had the same.
@@ -104,6 +107,14 @@ class Bench:
 
 def _silent() -> Reporter:
     return Reporter(io.StringIO())
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether it comes from the settings alone, and not from a disk or a file."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    return isinstance(error, BadInput | Diverged) and cause is None
 
 
 def _sentence(error: Exception) -> str:

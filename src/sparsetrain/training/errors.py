@@ -18,6 +18,10 @@ class RunFailed(RuntimeError):  # noqa: N818
     """A run that was fine to start broke off: exit code 1, one sentence."""
 
 
+class Diverged(RunFailed):
+    """Its numbers became NaN or infinite: the settings' own doing, and no accident."""
+
+
 class Interrupted(Exception):  # noqa: N818
     """Ctrl-C or SIGTERM, after everything was left in order: one sentence.
 

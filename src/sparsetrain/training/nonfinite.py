@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from ..finite import is_finite_on_cpu
 from ..sharded import local
-from .errors import RunFailed
+from .errors import Diverged
 from .parallel import ALONE, World
 
 MOST_IN_A_ROW = 20
@@ -71,7 +71,7 @@ class Guard:
         Returns:
             Whether it was taken; if not, gradients are dropped and buffers are as before.
         Raises:
-            RunFailed: mode is stop, and loss or weights are NaN or infinite; it names the layer.
+            Diverged: mode is stop, and loss or weights are NaN or infinite; it names the layer.
         """
         if self._skips:
             if not self._is_good(loss):
@@ -97,7 +97,7 @@ class Guard:
         """Look now, before a checkpoint and at the end of an epoch; waits for the device.
 
         Raises:
-            RunFailed: a loss since the epoch's start, or a weight now, is NaN or infinite.
+            Diverged: a loss since the epoch's start, or a weight now, is NaN or infinite.
         """
         if self._at_once:
             return
@@ -117,7 +117,7 @@ class Guard:
         """Whether skipping has gone on for too long.
 
         Raises:
-            RunFailed: it has.
+            Diverged: it has.
         """
         if in_a_row >= MOST_IN_A_ROW:
             raise self._failed(
@@ -145,16 +145,16 @@ class Guard:
         if bad:  # else a sum overflowed, the weights themselves did not
             raise self._failed("a weight became NaN or infinite", bad)
 
-    def _bad_loss(self, value: float, images: Tensor) -> RunFailed:
+    def _bad_loss(self, value: float, images: Tensor) -> Diverged:
         where = _first_bad_layer(self._model, images, self._world)
         if math.isfinite(value):  # that process says where
             return self._failed("the loss of another process became NaN or infinite", [])
         return self._failed(f"the loss became {value}", where)
 
-    def _failed(self, what: str, where: list[str]) -> RunFailed:
+    def _failed(self, what: str, where: list[str]) -> Diverged:
         named = f" in {', '.join(where[:3])}{' and more' if where[3:] else ''}" if where else ""
         step = f"step {self._first + self._batch + 1} of the run"
-        return RunFailed(f"{what} at {step}{named}; try a lower learning rate.")
+        return Diverged(f"{what} at {step}{named}; try a lower learning rate.")
 
 
 def _bad(tensors: dict[str, nn.Parameter], world: World) -> list[str]:

@@ -15,7 +15,7 @@ from ..data.catalog import AnyDataset
 from .check import resolve
 from .config import TrainConfig
 from .device import cpu_threads, determinism
-from .errors import BadInput, Interrupted, RunFailed
+from .errors import BadInput, Diverged, Interrupted, RunFailed
 from .finish import finish
 from .folder import RunFolder, default_path
 from .live import shown
@@ -188,7 +188,8 @@ def _guarded(
         raise RunFailed(f"cannot write {where}: {what}. {saver.last_good()}") from error
     except (FloatingPointError, ValueError, RunFailed) as error:
         what = str(error).rstrip(".")
-        raise RunFailed(f"epoch {state.epoch + 1}: {what}. {saver.last_good()}") from error
+        kind = Diverged if isinstance(error, FloatingPointError | Diverged) else RunFailed
+        raise kind(f"epoch {state.epoch + 1}: {what}. {saver.last_good()}") from error
     except RuntimeError as error:
         if str(error).startswith("DataLoader worker"):
             raise RunFailed(

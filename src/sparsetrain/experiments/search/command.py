@@ -10,10 +10,14 @@ from typing import Annotated, Any
 
 import tyro
 import yaml
+from torch import Tensor
 
+from ... import data
+from ...training.config import TrainConfig
+from ...training.device import place
 from ...training.errors import BadInput, Interrupted
 from ...training.folder import default_path
-from ...training.progress import Reporter
+from ...training.progress import Reporter, counted
 from ...training.session import check_model
 from ...training.settings import flatten
 from .. import pool
@@ -73,14 +77,15 @@ def search(options: SearchOptions, *, reporter: Reporter) -> Searched:
     out = options.out or Path("runs") / wanted.path.stem
     out.mkdir(parents=True, exist_ok=True)
     study = Study(wanted, options.storage or str(out / "study.db"))
-    taken = study.take_up()
+    taken = study.take_up() + study.take_up_failed()
     done = len(study.finished())
     again = f", {taken} taken up again" if taken else ""
     reporter.say(
         f"search {wanted.path.stem}: {wanted.trials} trials, {done} finished{again} -> {out}"
     )
     try:
-        _make(wanted, study, out, options.jobs, reporter)
+        with study.signs_of_life():
+            _make(wanted, study, out, options.jobs, reporter)
     except (KeyboardInterrupt, Interrupted) as stop:
         code = stop.code if isinstance(stop, Interrupted) else 130
         done = len(study.finished())
@@ -98,20 +103,53 @@ def search(options: SearchOptions, *, reporter: Reporter) -> Searched:
 def _make(wanted: Search, study: Study, out: Path, jobs: int, reporter: Reporter) -> None:
     bench = Bench()
     if study.left():
-        config = wanted.config({n: a.middle for n, a in wanted.space.items()}, wanted.seeds[0])
-        check_model(config.model)
-        bench.load(config.data, reporter)
-        reporter.close()
+        _prepare(wanted, bench, reporter)
     while left := study.left():
         trials = [study.ask() for _ in range(min(left, jobs))]
         ended = _run(wanted, trials, out, jobs, bench, reporter)
         for trial, outcomes in zip(trials, ended, strict=True):
-            errors = [o.error for o in outcomes if o.record is None]
-            accuracy = None
-            if not errors:
+            outcomes = [_judged(outcome) for outcome in outcomes]
+            failed = [o for o in outcomes if o.record is None]
+            errors, accuracy = [o.error for o in failed], None
+            if not failed:
                 accuracy = mean(o.record["val_accuracy"] for o in outcomes if o.record)
-            study.tell(trial, accuracy, "; ".join(errors))
+            final = any(o.final for o in failed)
+            study.tell(trial, accuracy, "; ".join(errors), final=final)
             reporter.say(_line(wanted, trial, accuracy, errors))
+        study.take_up()
+    if others := study.elsewhere():
+        reporter.say(f"{counted(others, 'trial')} under way in other processes.")
+
+
+def _prepare(wanted: Search, bench: Bench, reporter: Reporter) -> None:
+    """Find out now what would make every trial fail."""
+    config = wanted.config({n: a.middle for n, a in wanted.space.items()}, wanted.seeds[0])
+    try:
+        place(config.run)
+        check_model(config.model)
+        _check_held_out(config, bench.load(config.data, reporter).train_labels)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    finally:
+        reporter.close()
+
+
+def _check_held_out(config: TrainConfig, labels: Tensor) -> None:
+    share = config.data.validation or 0.0
+    _, held = data.split(labels, share, seed=config.data.split_seed)
+    if not len(held):
+        raise BadInput(
+            f"trials are judged by held-out images, and validation {share:g} of {len(labels):,} "
+            "images holds out none; raise it."
+        )
+
+
+def _judged(outcome: Outcome) -> Outcome:
+    """The outcome; one that cannot be judged has failed."""
+    if outcome.record is None or "val_accuracy" in outcome.record:
+        return outcome
+    error = "it held out no images to be judged by; raise validation."
+    return replace(outcome, record=None, error=error, final=True)
 
 
 def _run(
@@ -120,15 +158,15 @@ def _run(
     """The outcomes of each trial's seeds, in order."""
     found: list[list[Outcome]] = [[] for _ in trials]
     work: list[Job] = []
-    for place, trial in enumerate(trials):
+    for number, trial in enumerate(trials):
         try:
             configs = [wanted.config(trial.values, seed) for seed in wanted.seeds]
         except BadInput as error:  # values that do not go together
-            found[place].append(Outcome(place, error=str(error)))
+            found[number].append(Outcome(number, error=str(error), final=True))
             continue
         for config in configs:
             settings = {**flatten(config), "out": str(out / default_path(config).name)}
-            work.append(Job(place, settings, train_command(config)))
+            work.append(Job(number, settings, train_command(config)))
     if work:
         for outcome in in_turn(
             work,

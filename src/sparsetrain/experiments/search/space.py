@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from ...training.check import resolve
 from ...training.config import NOT_IDENTITY, TrainConfig, validation_share
 from ...training.errors import BadInput, unknown
-from ...training.settings import build, read
+from ...training.settings import build, read, section_types
 
 _PARTS = ("defaults", "space", "trials", "seeds")
 _BOUNDS = ("low", "high", "log")
+# Up to 1 a part of the training, above it a whole step: see `methods.options.step_of`.
+_STEPS = frozenset({"start", "stop", "at", "regrow_until"})
+# They decide which images are held out, so that trials could not be compared.
+_OF_THE_JUDGE = frozenset({"dataset", "validation", "split_seed", "compat"})
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Axis:
     """One setting's values.
 
     Attributes:
-        low, high: ends of a range, both included; whole numbers where the setting is one.
+        low, high: ends of a range, both included; of type int where the setting takes whole
+            numbers, else float.
         log: whether it is searched by its logarithm.
         choices: the values, where it is no range.
     """
@@ -97,8 +102,9 @@ def load(path: Path) -> Search:
             defaults=_named("defaults", parts.get("defaults") or {}),
             space=_space(parts.get("space")),
             trials=parts.get("trials", 30),
-            seeds=tuple(parts.get("seeds", [0])),
+            seeds=_seeds(parts.get("seeds", [0])),
         )
+        search = replace(search, space=_typed(search))
         _check(search)
     except BadInput as error:
         raise BadInput(f"search {path}: {error}") from error
@@ -108,10 +114,11 @@ def load(path: Path) -> Search:
 def _check(search: Search) -> None:
     if type(search.trials) is not int or search.trials < 1:
         raise BadInput(f"trials must be a whole number of at least 1, got {search.trials!r}.")
-    if not search.seeds:
-        raise BadInput("seeds must name at least one seed.")
-    for name in sorted(set(search.space) & {"seed", "out", "resume"}):
-        raise BadInput(f"space: {name} is no property to search over.")
+    for name in search.space:
+        if name in NOT_IDENTITY | {"seed"}:
+            raise BadInput(f"space: {name} is no property to search over.")
+        if name in _OF_THE_JUDGE:
+            raise BadInput(f"space: {name} decides which images judge; put it under defaults.")
     middle = {name: axis.middle for name, axis in search.space.items()}
     config = search.config(middle, search.seeds[0])
     if config.sparse.compat == "paper" or validation_share(config) == 0:
@@ -124,6 +131,12 @@ def _named(where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadInput(f"{where} must hold `name: value` lines.")
     return {str(name).replace("-", "_"): v for name, v in value.items()}
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value or any(type(seed) is not int for seed in value):
+        raise BadInput(f"seeds must be a list of whole numbers, got {value!r}.")
+    return tuple(value)
 
 
 def _space(value: Any) -> dict[str, Axis]:
@@ -146,12 +159,40 @@ def _axis(name: str, value: Any) -> Axis:
 
 
 def _number(name: str, value: Any) -> float:
-    if type(value) in (int, float):
-        return value
+    wrong = BadInput(f"space: {name} must have numbers as ends, got {value!r}.")
     try:  # YAML 1.1 reads 5e-6 as text, for want of a dot
-        return float(value)
+        number = value if type(value) is int else float(value)
     except (TypeError, ValueError) as error:
-        raise BadInput(f"space: {name} must have numbers as ends, got {value!r}.") from error
+        raise wrong from error
+    if not math.isfinite(number):
+        raise wrong
+    return number
+
+
+def _typed(search: Search) -> dict[str, Axis]:
+    """The axes, their ends of the type that each setting takes."""
+    method = search.defaults.get("method", TrainConfig().sparse.method)
+    if "method" in search.space:
+        method = search.space["method"].middle
+    kinds = section_types(method).values()
+    hints = {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}
+    # A name that is no setting is `_check`'s.
+    return {n: _of_type(n, axis, hints.get(n, float)) for n, axis in search.space.items()}
+
+
+def _of_type(name: str, axis: Axis, hint: Any) -> Axis:
+    members = get_args(hint) or (hint,)
+    if axis.choices:
+        return axis
+    steps = name in _STEPS and axis.high > 1
+    if float in members and not steps:
+        return replace(axis, low=float(axis.low), high=float(axis.high))
+    if int not in members and not steps:
+        raise BadInput(f"space: {name} is no number; give a list of its values.")
+    if axis.low % 1 or axis.high % 1:
+        ends = f"{axis.low:g} and {axis.high:g}"
+        raise BadInput(f"space: {name} takes whole numbers, got {ends} as ends.")
+    return replace(axis, low=int(axis.low), high=int(axis.high))
 
 
 def encode(choice: Any) -> Any:
