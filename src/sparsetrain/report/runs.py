@@ -12,6 +12,7 @@ from ..analysis.trace import Trace, load_trace
 from ..training.config import NOT_IDENTITY
 from ..training.errors import BadInput
 from ..training.folder import RunFolder
+from ..training.settings import build, identity
 
 _CELL = frozenset({"method", "sparsity", "seed"})  # what a table has rows and columns for
 
@@ -23,7 +24,7 @@ class Run:
     Attributes:
         path: its folder.
         line: the method, and whatever else tells it from the other runs but sparsity and seed.
-        record: of `record.json`.
+        record: of `record.json`, its settings with this version's defaults where it has none.
         metrics: a mapping an epoch.
         trace: of its course; None where none was kept.
     """
@@ -179,13 +180,24 @@ def _run(folder: Path) -> Run | None:
         raise BadInput(f"cannot read {files.metrics}.") from error
     if not metrics or not all(isinstance(row, dict) and "epoch" in row for row in metrics):
         raise BadInput(f"{files.metrics} is empty, or has lines that are no epochs.")
+    record["settings"] = _settings(record["settings"])
     return Run(folder, "", record, metrics, load_trace(files.trace, last=record["epochs"]))
+
+
+def _settings(recorded: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A record's settings as a sweep compares them: what its version did not know is the default.
+
+    Those that it has and no more, where this version does not know one of them.
+    """
+    try:
+        return identity(build(recorded))
+    except BadInput:
+        return {n: v for n, v in recorded.items() if n not in NOT_IDENTITY}
 
 
 def _identity(run: Run) -> str:
     """Equal of runs with the same settings and seed, wherever and how fast they ran."""
-    own = {n: v for n, v in run.record["settings"].items() if n not in NOT_IDENTITY}
-    return json.dumps(own, sort_keys=True)
+    return json.dumps(run.record["settings"], sort_keys=True)
 
 
 def _named(runs: Sequence[Run]) -> list[Run]:
