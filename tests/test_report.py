@@ -16,7 +16,7 @@ from sparsetrain.cli import main
 from sparsetrain.report.chart import data_csv
 from sparsetrain.report.figures.every import figures
 from sparsetrain.report.runs import find, line_names
-from sparsetrain.report.table import as_csv, every_run, summary
+from sparsetrain.report.table import Cell, Table, as_csv, every_run, summary
 from tests.report_tools import RUNS, make_runs
 from tests.training_tools import ART, fake_load, run, tiny_dataset
 
@@ -121,6 +121,15 @@ def test_csv_has_a_row_a_run_with_whole_numbers(runs, tmp_path):
     for path in runs.glob("*/record.json"):
         assert kept[path.parent.name] == json.loads(path.read_text())["kept_weights"]
     assert as_csv(every_run(find([runs]).runs)) == (tmp_path / "x").read_text()
+
+
+def test_csv_does_not_round():
+    third = 100 / 3
+    row = (Cell("20,035,018", 20_035_018), Cell("33.33", third), Cell("", None), Cell("a", "a"))
+    head, line = as_csv(Table(("kept", "accuracy", "none", "name"), (row,))).splitlines()
+    assert head == "kept,accuracy,none,name"
+    assert line.split(",")[0] == "20035018" and line.endswith(",,a")
+    assert float(line.split(",")[1]) == third
 
 
 def test_markdown_has_a_row_a_method_and_sparsity(runs, tmp_path, capsys):
@@ -239,6 +248,28 @@ def test_a_damaged_trace_is_told(runs, tmp_path, caplog):
     said = [record.message for record in caplog.records]
     assert "cannot read epoch-00001.npz, epoch-00002.npz in" in said[0]
     assert "layers.json; the trace is left out." in said[1]
+
+
+@pytest.mark.parametrize("left", [b"version https://git-lfs.github.com/spec/v1\n", None])
+def test_damaged_weights_are_told_and_the_other_runs_are_drawn(runs, tmp_path, caplog, left):
+    _copied(runs, tmp_path, ("a", "run-02"), ("b", "run-05"))
+    file = tmp_path / "a" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-40] if left is None else left)
+    found = {figure.key: figure for figure in figures(find([tmp_path]).runs)}
+    assert {s.name for chart in found["dead"].charts for s in chart.series} == {"gmp"}
+    said = [record.message for record in caplog.records]
+    assert said == [f"cannot read {file}; the run's dead units are left out."]
+
+
+def test_art_without_a_pull_has_no_strength_to_draw(tmp_path, monkeypatch):
+    monkeypatch.setattr("sparsetrain.data.load", fake_load)
+    run(tmp_path / "a", **ART, strength=0, sparsity=0.9)
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "a.html")]) == 0
+    assert "strength" not in {f.key for f in figures(find([tmp_path]).runs)}
+    run(tmp_path / "b", **ART, sparsity=0.9)
+    (strength,) = [f for f in figures(find([tmp_path]).runs) if f.key == "strength"]
+    (series,) = strength.charts[0].series
+    assert min(series.y) > 0
 
 
 def test_two_dense_networks_have_colours_of_their_own(runs, tmp_path):

@@ -37,6 +37,16 @@ def test_labels_that_are_kept_do_not_touch(labels):
     assert all(b[0] - a[1] >= 8 - 1e-6 for a, b in itertools.pairwise(ends))
 
 
+@pytest.mark.parametrize("scale", ["linear", "log", "zeros"])
+@pytest.mark.parametrize("values", [(), (0.0,), (math.nan, 0.0), (-1.0,)])
+def test_an_axis_without_a_value_that_it_can_show_has_ticks(scale, values):
+    found = axis.fitted(values, scale, start=0, stop=100)
+    assert math.isfinite(found.low) and math.isfinite(found.high) and found.low < found.high
+    assert all(0 <= found.place(v) <= 100 for v in axis.ticks(found))
+    if scale == "log":
+        assert {1, 10} <= set(axis.ticks(found))
+
+
 def test_zeros_stand_at_equal_distances_for_equal_factors():
     found = axis.fitted([0.9, 0.999], "zeros", start=0, stop=100, wanted=(0.9, 0.999))
     assert [found.place(v) for v in (0.9, 0.99, 0.999)] == pytest.approx([0, 50, 100])

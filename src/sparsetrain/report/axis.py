@@ -47,12 +47,14 @@ def fitted(
     """An axis on which all values have a place.
 
     Args:
-        values: finite ones are looked at; on a log scale, those above 0.
+        values: finite ones are looked at; on a log scale, those above 0. Where there are none, the
+            axis is that of 0 and 1, a log one of 1 and 10.
         wanted: ends that it has at least; None for none.
         room: share of the axis left free beyond the outermost values, where nothing is wanted.
     """
     found = [v for v in values if math.isfinite(v) and (scale != "log" or v > 0)]
-    low, high = (min(found), max(found)) if found else (0.0, 1.0)
+    found = found or ([1.0, 10.0] if scale == "log" else [0.0, 1.0])
+    low, high = min(found), max(found)
     if wanted is not None:
         return Axis(scale, min(low, wanted[0]), max(high, wanted[1]), start, stop)
     to, back = _transform(scale), _inverse(scale)

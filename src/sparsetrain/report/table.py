@@ -127,6 +127,4 @@ def _seconds(value: float) -> Cell:
 
 
 def _plain(value: float | str | None) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else f"{value:.7g}"
+    return "" if value is None else str(value)

@@ -31,7 +31,10 @@ def art_strength(lines: Lines) -> Figure | None:
         series = curves(lines, runs, _strength, form="both")
         charts.append(Chart(zeros(sparsity), "epoch", "strength", series, y_scale="log"))
     charts = [chart for chart in charts if chart.series]
-    text = "The factor of the regulariser's gradient, which grows from epoch to epoch."
+    text = (
+        "The factor of the regulariser's gradient, which grows from epoch to epoch, on a log "
+        "scale: one of 0 has no point."
+    )
     return Figure("strength", "ART: strength", text, tuple(charts)) if charts else None
 
 
@@ -98,7 +101,7 @@ def _course(run: Run) -> Chart:
 
 
 def _strength(run: Run) -> Points:
-    told = [m for m in run.metrics if "strength" in m]
+    told = [m for m in run.metrics if m.get("strength", 0) > 0]
     return [m["epoch"] for m in told], [m["strength"] for m in told]
 
 

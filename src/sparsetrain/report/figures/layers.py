@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from ...analysis.units import dead_units
 from ...training.folder import RunFolder
 from ..chart import Chart, Figure, Series
 from ..runs import Run
 from .common import Lines, Points, curves, percent, zeros
+
+_log = logging.getLogger(__name__)
 
 _MOST_PANELS = 12
 _FLOOR = 1e-6  # of a log scale, where a layer keeps nothing
@@ -116,10 +122,9 @@ def _legend(names: tuple[str, ...], index: int) -> str:
 
 def _dead(run: Run) -> tuple[Points, Points] | None:
     """(dead units, unread inputs) in percent by layer, from the run's weights."""
-    file = RunFolder(run.path).weights
-    if not file.exists():
+    weights = _weights(run)
+    if weights is None:
         return None
-    weights = load_file(file)
     names = list(run.record["sparsity"]["per_layer"])
     found = dead_units({name: weights[name] != 0 for name in names if name in weights}).values()
     layers = list(range(1, len(found) + 1))
@@ -127,3 +132,15 @@ def _dead(run: Run) -> tuple[Points, Points] | None:
         (layers, [100 * layer.outputs / layer.units for layer in found]),
         (layers, [100 * layer.unread / layer.inputs for layer in found]),
     )
+
+
+def _weights(run: Run) -> dict[str, Tensor] | None:
+    """None where there are none; where they cannot be read, that is told, too."""
+    file = RunFolder(run.path).weights
+    if not file.exists():
+        return None
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError):  # cut short; or Git LFS has not fetched it
+        _log.warning("cannot read %s; the run's dead units are left out.", file)
+        return None
