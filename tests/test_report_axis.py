@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sparsetrain.report import axis
 from sparsetrain.report.chart import Chart, Series
+from sparsetrain.report.names import shortened
 from sparsetrain.report.svg import draw
 
 VALUES = st.floats(1e-6, 1e9)
@@ -101,6 +102,26 @@ def test_a_level_keeps_its_place_where_the_others_stand_beside_each_other():
     assert 'cx="338.0"' in drawn and 'cx="52.0"' in drawn
 
 
+WORDS = st.text("ab=1. ", min_size=1, max_size=40).map(lambda word: " ".join(word.split()))
+
+
+@given(st.lists(WORDS.filter(bool), min_size=1, max_size=40, unique=True))
+def test_short_names_fit_and_can_be_told_apart(names):
+    found = shortened(names, 12)
+    assert len(found) == len(set(found)) == len(names)
+    assert all(len(name) <= 12 for name in found)
+    if all(len(name) <= 12 for name in names):
+        assert found == names
+
+
+def test_names_in_a_grid_over_a_strength_keep_what_they_differ_in():
+    grid = [f"art strength={s} strength_factor={f}" for s in ("0.0001", "5e-05") for f in (1, 1.05)]
+    assert shortened(grid) == ["art 0.0001 1", "art 0.0001 1.05", "art 5e-05 1", "art 5e-05 1.05"]
+    assert shortened(["gmp " + "x" * 30, "gmp"]) == ["gmp " + "x" * 19 + "…", "gmp"]
+    alike = ["x" * 30 + end for end in "ab"]
+    assert shortened(alike) == [f"{place} " + "x" * 21 + "…" for place in (1, 2)]
+
+
 def test_rows_have_names_and_bars_along_the_values():
     series = tuple(
         Series(name, [x], [place], [1.0], place, "points")
@@ -109,7 +130,7 @@ def test_rows_have_names_and_bars_along_the_values():
     drawn = draw(Chart("t", "x", "place", series, rows=tuple(s.name for s in series)))
     height = 30 + 2 * 17 + 42
     assert f'viewBox="0 0 360 {height}"' in drawn
-    assert ">a &lt; b</text>" in drawn and f">{'c' * 23}…</text>" in drawn
+    assert ">a &lt; b</text>" in drawn and f">{'c' * 23}…</text>" in drawn  # as `shortened` cuts
     assert "<title>a &lt; b: 30</title>" in drawn  # no row's number
     (left,) = {part.split(" ")[0] for part in drawn.split('class="grid" d="M')[1:]}
     assert float(left) == pytest.approx(12 + 6.3 * 24)

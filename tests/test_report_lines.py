@@ -1,4 +1,4 @@
-"""Which runs of a report make one line, and what keeps lines apart."""
+"""Which runs of a report make one line, which can be compared, and what tells them apart."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from sparsetrain.cli import main
 from sparsetrain.experiments.results import cells, make_row
+from sparsetrain.report.chart import Figure
+from sparsetrain.report.figures.every import figures
 from sparsetrain.report.runs import find
 
 RECORDS = Path(__file__).parents[1] / "benchmarks" / "records" / "equal-budget"
@@ -66,3 +71,66 @@ def test_the_records_of_the_comparison_make_the_lines_of_its_table(tmp_path):
     table = cells([make_row(record) for record in records if record["method"] != "art"])
     assert {line for line in lines if not line.startswith("art")} == set(table)
     assert {line.split()[0] for line in lines} == {record["method"] for record in records}
+
+
+def _figures(folder: Path) -> dict[str, Figure]:
+    return {figure.key: figure for figure in figures(find([folder]).runs)}
+
+
+def test_data_sets_and_networks_are_not_ranked_together(tmp_path):
+    methods = ("static", "rigl", "gmp", "imp")
+    for task in ("digits", "fashion-mnist"):
+        record = _record("dense", 0, dataset=task)
+        _folder(
+            tmp_path / task / "dense", record | {"test_accuracy": 0.9 if task == "digits" else 0.8}
+        )
+        for method in methods:
+            _folder(tmp_path / task / method, _record(method, 0.9, dataset=task))
+    _folder(tmp_path / "digits" / "other", _record("static", 0.9, dataset="digits", model="mlp"))
+    found = {
+        f.key: f for f in figures(find([tmp_path / t for t in ("digits", "fashion-mnist")]).runs)
+    }
+    tasks = ["digits resnet8", "digits mlp", "fashion-mnist resnet8"]
+    assert {c.title for c in found["accuracy"].charts} == set(tasks)
+    assert {c.title for c in found["cost"].charts} == {
+        f"{task}: {what}" for task in tasks for what in ("to infer", "to train")
+    }
+    order = {chart.title: chart for chart in found["order"].charts}
+    assert {title: [mark.x for mark in chart.marks] for title, chart in order.items()} == {
+        "digits resnet8: 90 % zeros": [90.0],
+        "fashion-mnist resnet8: 90 % zeros": [80.0],
+    }
+    for title, chart in order.items():
+        assert {" ".join(row.split()[1:]) for row in chart.rows} == {title.split(":")[0]}
+        assert sorted(row.split()[0] for row in chart.rows) == sorted(methods)
+    for chart in found["cost"].charts:
+        (line,) = [s for s in chart.series if s.name == "not beaten"]
+        own = {(x, y) for s in chart.series if s is not line for x, y in zip(s.x, s.y, strict=True)}
+        assert set(zip(line.x, line.y, strict=True)) <= own
+
+
+def test_of_several_dense_lines_none_is_the_mark(tmp_path):
+    for method in ("static", "rigl", "gmp", "imp"):
+        _folder(tmp_path / method, _record(method, 0.9))
+    _folder(tmp_path / "dense", _record("dense", 0) | {"test_accuracy": 0.9})
+    _folder(tmp_path / "again", _record("dense", 0, seed=1) | {"test_accuracy": 0.8})
+    (mark,) = _figures(tmp_path)["order"].charts[0].marks
+    assert mark.x == pytest.approx(85)
+    _folder(tmp_path / "longer", _record("dense", 0, epochs=40))
+    assert _figures(tmp_path)["order"].charts[0].marks == ()
+    levels = [s.name for s in _figures(tmp_path)["accuracy"].charts[0].series if s.dashed]
+    assert levels == ["dense epochs=20", "dense epochs=40"]
+
+
+def test_rows_whose_names_are_cut_have_a_legend_with_the_whole_names(tmp_path):
+    for place, strength in enumerate((1e-4, 2e-4)):
+        for factor in (1.05, 1.2):
+            record = _record("art", 0.9, strength=strength, strength_factor=factor)
+            _folder(tmp_path / "runs" / f"{place}-{factor}", record)
+    out = tmp_path / "a.html"
+    assert main(["report", str(tmp_path / "runs"), "--out", str(out)]) == 0
+    order = out.read_text().split('<section id="order">')[1].split("</section>")[0]
+    picture, legend = order.split("</svg>", 1)
+    assert ">art 0.0001 1.05</text>" in picture and ">art 0.0002 1.2</text>" in picture
+    assert "<span>art strength=0.0001 strength_factor=1.05</span>" in legend
+    assert legend.count("<span>") == 4

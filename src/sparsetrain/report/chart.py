@@ -68,8 +68,8 @@ class Chart:
         y_range: likewise, where they are further apart.
         marks: places that matter.
         dodge: whether series stand a little beside each other, so that error bars are seen.
-        rows: names at y = 0, 1, ..., from the top, in place of a y axis and a legend; error bars
-            then lie along x, and the panel is as high as they need.
+        rows: names at y = 0, 1, ..., from the top, in place of a y axis and, where they fit, a
+            legend; error bars then lie along x, and the panel is as high as they need.
     """
 
     title: str

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from . import facts
 from .chart import Chart, Figure, Series, data_csv
+from .names import shortened
 from .runs import Found
 from .svg import draw, swatch
 from .table import Table, as_csv, every_run, summary
@@ -66,7 +67,9 @@ def _figure(figure: Figure) -> str:
 
 def _panel(chart: Chart, *, own_legend: bool) -> str:
     title = f"<h3>{escape(chart.title)}</h3>" if chart.title else ""
-    legend = _legend(chart.series) if own_legend and not chart.rows else ""
+    # Rows have their names before them, as far as there is room.
+    wanted = shortened(chart.rows) != list(chart.rows) if chart.rows else own_legend
+    legend = _legend(chart.series) if wanted else ""
     return f'<figure class="panel">{title}{draw(chart)}{legend}</figure>'
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ..training.folder import RunFolder
 from ..training.settings import build, identity
 
 _CELL = frozenset({"method", "sparsity", "seed"})  # what a table has rows and columns for
+_TASK = frozenset({"dataset", "model", "width"})  # what accuracies must share to be compared
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Run:
         record: of `record.json`, its settings with this version's defaults where it has none.
         metrics: a mapping an epoch.
         trace: of its course; None where none was kept.
+        task: the data set and the network, as far as not all runs have the same.
     """
 
     path: Path
@@ -34,6 +36,7 @@ class Run:
     record: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...]
     trace: Trace | None
+    task: str = ""
 
     @property
     def sparsity(self) -> float:
@@ -127,12 +130,18 @@ def line_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
         The method, followed by the settings in which its runs differ: `art l1`, `gmp epochs=20`.
         What differs between methods but not within one is not named, unless it is data or model.
     """
-    everywhere = _varying([r["settings"] for r in records]) & {"dataset", "model", "width"}
+    everywhere = _varying([r["settings"] for r in records]) & _TASK
     own = {
         method: _varying([r["settings"] for r in records if r["method"] == method]) | everywhere
         for method in {r["method"] for r in records}
     }
-    return [_name(r["method"], r["settings"], own[r["method"]]) for r in records]
+    return [" ".join([r["method"], *_words(r["settings"], own[r["method"]])]) for r in records]
+
+
+def task_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Data set and network of each run, in words, as far as they differ: `digits mlp`."""
+    shown = _varying([r["settings"] for r in records]) & _TASK
+    return [" ".join(_words(r["settings"], shown)) for r in records]
 
 
 def one_seed(runs: Sequence[Run]) -> list[Run]:
@@ -202,9 +211,10 @@ def _identity(run: Run) -> str:
 
 def _named(runs: Sequence[Run]) -> list[Run]:
     """With their lines' names, in order."""
-    lines = line_names([run.record for run in runs])
+    records = [run.record for run in runs]
+    lines, tasks = line_names(records), task_names(records)
     first = {line: index for index, line in reversed(list(enumerate(_ordered(lines))))}
-    named = [replace(run, line=line) for run, line in zip(runs, lines, strict=True)]
+    named = [replace(r, line=n, task=t) for r, n, t in zip(runs, lines, tasks, strict=True)]
     return sorted(named, key=lambda run: (first[run.line], run.sparsity, run.seed))
 
 
@@ -220,9 +230,7 @@ def _varying(settings: Sequence[Mapping[str, Any]]) -> set[str]:
     return {n for n in names if any(s.get(n) != settings[0].get(n) for s in settings)}
 
 
-def _name(method: str, settings: Mapping[str, Any], shown: set[str]) -> str:
-    parts = [method]
-    for name, value in settings.items():
-        if name in shown:
-            parts.append(value if isinstance(value, str) else f"{name}={value}")
-    return " ".join(parts)
+def _words(settings: Mapping[str, Any], shown: Collection[str]) -> list[str]:
+    """Settings by their values, with their names where these are no words."""
+    told = [(name, value) for name, value in settings.items() if name in shown]
+    return [value if isinstance(value, str) else f"{name}={value}" for name, value in told]

@@ -10,11 +10,12 @@ from html import escape
 from . import axis
 from .axis import Axis
 from .chart import Chart, Color, Mark, Series
+from .names import shortened
 
 WIDTH, HEIGHT = 360, 264
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 30, 42
 _CHARACTER = 6.3  # a digit's width at the font size of the axes, generously
-_ROW, _LONGEST = 17, 24  # height of a row; characters of its name that are shown
+_ROW = 17  # height of a row
 _COLORS = 10
 _MOST_NOTES = 400  # points with a tooltip; a longer line has none
 _RAMP = ("#7b4fb0", "#3f76bf", "#2a9d8f", "#7fa82e", "#d98b2b", "#c8503c")
@@ -91,7 +92,7 @@ def _beside(across: Axis, place: int, of: int) -> Axis:
 def _frame(chart: Chart) -> _Frame:
     if not chart.rows:
         return _Frame(_LEFT, HEIGHT - _BOTTOM)
-    longest = max(len(_short(name)) for name in chart.rows)
+    longest = max(map(len, shortened(chart.rows)))
     return _Frame(12 + _CHARACTER * longest, height(chart) - _BOTTOM)
 
 
@@ -124,15 +125,11 @@ def _upright(chart: Chart, frame: _Frame) -> Axis:
 
 
 def _names(chart: Chart, upright: Axis, frame: _Frame) -> Iterator[str]:
-    for place, name in enumerate(chart.rows):
+    for place, name in enumerate(shortened(chart.rows)):
         y = upright.place(place)
         yield f'<path class="grid" d="M{frame.left} {y:.1f}H{WIDTH - _RIGHT}"/>'
-        text = escape(_short(name))
+        text = escape(name)
         yield f'<text class="tick end" x="{frame.left - 6:.1f}" y="{y + 3.6:.1f}">{text}</text>'
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
 
 
 def _y_axis(chart: Chart, upright: Axis, frame: _Frame) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from statistics import mean
 from typing import NamedTuple
 
 from ...analysis.convergence import reached_at_each
@@ -57,11 +58,12 @@ def accuracy_by_sparsity(lines: Lines) -> Figure | None:
 
 
 def ranking(lines: Lines) -> Figure | None:
-    """All lines in order of test accuracy, a panel for each sparsity that has several."""
+    """Lines in order of test accuracy, a panel for each sparsity that has several."""
     charts = [chart for s in lines.sparsities if (chart := _ranked(lines, s)) is not None]
     text = (
         "Accuracy of the last epoch, mean over seeds, the best on top; bars are one standard "
-        "deviation (n − 1) to each side, none where there is one seed."
+        "deviation (n − 1) to each side, none where there is one seed. The upright line is the "
+        "dense network, where there is one."
     )
     return Figure("order", "Methods in order", text, tuple(charts)) if charts else None
 
@@ -74,8 +76,10 @@ def _ranked(lines: Lines, sparsity: float) -> Chart | None:
         found += [Ranked(name, a, h, lines.colors[name]) for s, a, h in places if s == sparsity]
     if len(found) < _FEWEST_ROWS:
         return None
-    dense = [run.accuracy for run in lines.runs if not run.sparsity]
-    return ranked(zeros(sparsity), found, sum(dense) / len(dense) if dense else None)
+    dense = [run for run in lines.runs if not run.sparsity]
+    one = len({run.line for run in dense}) == 1  # of several, none is the one to compare with
+    level = mean(run.accuracy for run in dense) if one else None
+    return ranked(zeros(sparsity), found, level)
 
 
 def ranked(title: str, found: Sequence[Ranked], dense: float | None) -> Chart:

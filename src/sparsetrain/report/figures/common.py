@@ -14,15 +14,17 @@ Points = tuple[Sequence[float], Sequence[float]]
 
 @dataclass(frozen=True)
 class Lines:
-    """The runs of a report, and each line's colour.
+    """The runs of a report that can be compared, and each line's colour.
 
     Attributes:
-        runs: all of them, in order.
+        runs: in order.
         colors: name of the line -> its colour, the same in every figure.
+        task: their data set and network; empty where the report has no others.
     """
 
     runs: tuple[Run, ...]
     colors: Mapping[str, Color]
+    task: str = ""
 
     @property
     def sparsities(self) -> list[float]:
@@ -51,13 +53,17 @@ class Lines:
         return [run for run in runs if sparsity is None or run.sparsity == sparsity]
 
 
-def lines_of(runs: Sequence[Run]) -> Lines:
-    """Colours in the order of the lines; the first that has no zeros has the text's."""
+def lines_of(runs: Sequence[Run]) -> list[Lines]:
+    """The lines of each data set and network.
+
+    Colours are in the order of the lines; the first that has no zeros has the text's.
+    """
     sparse = dict.fromkeys(run.line for run in runs if run.sparsity)
     dense = [name for name in dict.fromkeys(run.line for run in runs) if name not in sparse]
     colors: dict[str, Color] = dict.fromkeys(dense[:1])
     colors |= {name: index for index, name in enumerate([*sparse, *dense[1:]])}
-    return Lines(tuple(runs), colors)
+    tasks = dict.fromkeys(run.task for run in runs)
+    return [Lines(tuple(r for r in runs if r.task == task), colors, task) for task in tasks]
 
 
 def averaged(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from ..chart import Figure
+from ..chart import Chart, Figure
 from ..runs import Run
 from .accuracy import accuracy_by_epoch, accuracy_by_sparsity, convergence, ranking
 from .art import art_course, art_stop, art_strength
 from .classes import class_by_epoch
-from .common import lines_of
+from .common import Lines, lines_of
 from .connections import (
     churn_by_epoch,
     exploration,
@@ -47,6 +48,19 @@ _ALL = (
 
 
 def figures(runs: Sequence[Run]) -> list[Figure]:
-    """Every figure that these runs have data for."""
-    lines = lines_of(runs)
-    return [figure for draw in _ALL if (figure := draw(lines)) is not None]
+    """Every figure that these runs have data for, with panels for each data set and network."""
+    tasks = lines_of(runs)
+    drawn = [[(lines, draw(lines)) for lines in tasks] for draw in _ALL]
+    found = [[(lines, figure) for lines, figure in parts if figure] for parts in drawn]
+    return [_joined(parts) for parts in found if parts]
+
+
+def _joined(parts: Sequence[tuple[Lines, Figure]]) -> Figure:
+    """The same figure of several data sets and networks as one."""
+    charts = [_titled(chart, lines.task) for lines, figure in parts for chart in figure.charts]
+    return replace(parts[0][1], charts=tuple(charts))
+
+
+def _titled(chart: Chart, task: str) -> Chart:
+    """With the data set and network before the title, where they are told."""
+    return replace(chart, title=": ".join(part for part in (task, chart.title) if part))

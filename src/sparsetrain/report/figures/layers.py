@@ -86,7 +86,7 @@ def _kept(run: Run) -> Points:
 def _layer_names(lines: Lines) -> str:
     names = list(lines.runs[-1].record["sparsity"]["per_layer"])
     same = all(list(run.record["sparsity"]["per_layer"]) == names for run in lines.runs)
-    if not same:
+    if lines.task or not same:
         return "those of each run's network, in its order"
     shown = [f"{i} {name.removesuffix('.weight')}" for i, name in enumerate(names, 1)]
     return ", ".join(shown if len(shown) <= 24 else [*shown[:12], "…", *shown[-4:]])
