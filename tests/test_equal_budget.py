@@ -12,6 +12,7 @@ from sparsetrain import cli, methods
 from sparsetrain.experiments.best import with_best
 from sparsetrain.experiments.expand import expand
 from sparsetrain.experiments.recipe import load
+from sparsetrain.training.errors import BadInput
 from tests.sweep_tools import make_runs_quick, run_sweep, write_recipe
 
 FOLDER = Path(__file__).parents[1] / "recipes" / "equal-budget"
@@ -79,6 +80,30 @@ def test_the_best_by_held_out_images_go_on():
     assert list(recipe.grids[0]["method"]) == expected
     rows = run_sweep(Path("second.yaml")).rows
     assert [row["method"] for row in rows] == expected
+    # A third goes on with the better of the two, by the second's own runs.
+    better = max(rows, key=lambda row: row["val_accuracy"])["method"]
+    assert with_best(load(_third()), {}).grids[0]["method"] == (better,)
+
+
+def _third() -> Path:
+    parts = yaml.safe_load(Path("second.yaml").read_text())
+    parts["best"] = {"of": "second.yaml", "count": 1}
+    Path("third.yaml").write_text(yaml.safe_dump(parts))
+    return Path("third.yaml")
+
+
+@pytest.mark.parametrize("of", ["second.yaml", "third.yaml"])
+def test_recipes_that_go_on_with_each_other_in_a_circle_are_refused(of, capsys):
+    _swept()
+    _second(of=of)
+    assert cli.main(["sweep", str(_third())]) == 2
+    assert f"best goes round in a circle: {of} leads back to itself." in capsys.readouterr().err
+
+
+def test_a_field_that_is_no_number_chooses_nobody():
+    run_sweep(_swept())
+    with pytest.raises(BadInput, match=r"by seconds is no number in the records of first\.yaml"):
+        with_best(load(_second(by="seconds")), {})
 
 
 def test_an_unfinished_sweep_has_no_best(capsys):
@@ -92,6 +117,9 @@ def test_an_unfinished_sweep_has_no_best(capsys):
     [
         ({"by": "test_accuracy"}, "must not be of the test set"),
         ({"count": 0}, "at least 1, got 0"),
+        ({"by": 3}, "by must be the name of a field, as val_accuracy, got 3"),
+        ({"not": "art"}, "not must be a list of methods, got 'art'"),
+        ({"not": ["arr"]}, "Did you mean 'art'?"),
         ({"top": 3}, "unknown part of best 'top'"),
     ],
 )

@@ -134,9 +134,13 @@ def _best(value: Any, folder: Path) -> Best | None:
     count, by = value.get("count", 5), value.get("by", "val_accuracy")
     if type(count) is not int or count < 1:
         raise BadInput(f"best: count must be a whole number of at least 1, got {count!r}.")
-    if str(by).startswith("test"):
+    if not isinstance(by, str):
+        raise BadInput(f"best: by must be the name of a field, as val_accuracy, got {by!r}.")
+    if by.startswith("test"):
         raise BadInput(
             f"best: by must not be of the test set, got {by}. Did you mean val_accuracy?"
         )
-    left_out = tuple(known_method(name) for name in value.get("not", ()))
-    return Best(folder / value["of"], count, str(by), left_out)
+    names = value.get("not", [])
+    if not isinstance(names, list):
+        raise BadInput(f"best: not must be a list of methods, got {names!r}.")
+    return Best(folder / value["of"], count, by, tuple(map(known_method, names)))
