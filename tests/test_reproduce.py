@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from sparsetrain import cli, data
+from sparsetrain.experiments import worker
 from sparsetrain.experiments.reproduce.outcome import outcomes
 from sparsetrain.experiments.reproduce.plan import plan
 from sparsetrain.experiments.reproduce.published import Wanted, find, numbers
-from sparsetrain.experiments.reproduce.show import text
+from sparsetrain.experiments.reproduce.show import markdown, text
 from sparsetrain.experiments.reproduce.tables import names, table
+from sparsetrain.experiments.words import run_name
 from sparsetrain.training.check import resolve
+from sparsetrain.training.errors import RunFailed
 from sparsetrain.training.settings import build, identity, read
 from tests.sweep_tools import make_runs_quick
 
@@ -52,6 +55,27 @@ def test_every_cell_can_be_run_or_says_why_not(name, scale):
         assert {c.line for c in cells if not c.runs} == {
             line.name for line in table(name).lines if line.missing
         }
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("scale", ["full", "small", "smoke"])
+def test_no_two_runs_of_a_table_have_the_same_name(name, scale):
+    called = {run.key: run_name(run.about) for c in plan(table(name), scale) for run in c.runs}
+    assert len(set(called.values())) == len(called)
+
+
+def test_each_failed_run_is_told_and_counted(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RunFailed("a storm.")
+
+    monkeypatch.setattr(worker, "train", fail)
+    words = ["reproduce", "hypersparse", "--scale", "small", "--epochs", "4"]
+    assert cli.main(words) == 1
+    out, err = capsys.readouterr()
+    assert "10 of 10 runs failed; the same command tries them again:" in err
+    ends = err.splitlines()[-10:]
+    assert len(set(ends)) == 10 and all(line.endswith(": a storm.") for line in ends)
+    assert "10 cells: 10 failed." in out
 
 
 @pytest.mark.parametrize("name", names())
@@ -129,6 +153,21 @@ def test_the_difference_at_a_smaller_scale_is_that_of_what_sparsity_costs():
     # 94.70 dense, 94.22 at 90 %, 92.69 at 98 % are published.
     expected = [None, -2 - (94.22 - 94.70), -9 - (92.69 - 94.70)]
     assert [o.difference for o in found] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("write", [text, markdown])
+def test_the_table_says_which_accuracy_ours_is(write):
+    cells = plan(table("hypersparse"), "full")[:2]
+    best = {"test_accuracy_best": 0.74, "test_accuracy": 0.5}
+    last = {"test_accuracy": 0.61}
+    rows = dict(zip((c.runs[0].key for c in cells), (best, last), strict=True))
+    said = write(table("hypersparse"), outcomes(cells, rows, set(), "full"), "full")
+    assert "74.00 †" in said and "61.00" in said and "61.00 †" not in said
+    assert "† ours: test accuracy of the best epoch, which the test set itself chose" in said
+    assert "ours: test accuracy after the last epoch." in said
+    del rows[cells[0].runs[0].key]
+    said = write(table("hypersparse"), outcomes(cells, rows, set(), "full"), "full")
+    assert "†" not in said and "ours: test accuracy after the last epoch." in said
 
 
 def test_some_of_the_seeds_are_part_of_a_cell():

@@ -49,9 +49,7 @@ def _with_best(
     return replace(recipe, grids=grids, per_method=own)
 
 
-def _choose(
-    best: Best, other: Recipe, recorded: Mapping[str, dict[str, Any]]
-) -> tuple[str, ...]:
+def _choose(best: Best, other: Recipe, recorded: Mapping[str, dict[str, Any]]) -> tuple[str, ...]:
     """The methods, the best first; ties to the one that stands first in the other recipe."""
     out = Path("runs") / other.name
     places = survey(expand(other), out, recorded)

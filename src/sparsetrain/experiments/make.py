@@ -28,11 +28,11 @@ class Made:
 
     Attributes:
         rows: place in the sweep -> row, of the runs that were made now.
-        failed: name of a run -> what went wrong with it.
+        failed: place in the sweep -> what went wrong with that run.
     """
 
     rows: Mapping[int, dict[str, Any]]
-    failed: Mapping[str, str]
+    failed: Mapping[int, str]
 
 
 def make(
@@ -55,7 +55,7 @@ def make(
     """
     bench, progress = Bench(), words.Progress(places)
     rows: dict[int, dict[str, Any]] = {}
-    failed: dict[str, str] = {}
+    failed: dict[int, str] = {}
     left = [_job(i, place) for i, place in enumerate(places) if not place.done]
     _prepare([places[job.index].run for job in left], bench, reporter)
     started = time.perf_counter()
@@ -73,8 +73,7 @@ def make(
             for outcome in outcomes:
                 reporter.say(progress.line(outcome, elapsed=time.perf_counter() - started))
                 if outcome.record is None:
-                    name = words.run_name(places[outcome.index].run.about)
-                    failed[name] = outcome.error
+                    failed[outcome.index] = outcome.error
                 else:
                     rows[outcome.index] = make_row(outcome.record)
     except (KeyboardInterrupt, Interrupted) as stop:
@@ -84,7 +83,7 @@ def make(
             f"stopped with {done} of {len(places)} runs finished; the same command continues.", code
         ) from None
     if failed:
-        reporter.say(words.failures(failed, len(places)))
+        reporter.say(words.failures(failed, places))
     return Made(rows, failed)
 
 

@@ -63,7 +63,7 @@ class Swept:
     Attributes:
         rows: of the finished runs, in the recipe's order.
         text: the table; after a dry run, the plan; the commands, where they were asked for.
-        failed: name of a run -> what went wrong with it.
+        failed: name of a run -> what went wrong with it; in a sweep the names differ.
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -101,7 +101,8 @@ def sweep(options: SweepOptions, *, reporter: Reporter) -> Swept:
         command = f"sparsetrain sweep {file}"
         saved.write(options.save, saved.Saved(recipe.name, command, axes, rows))
     text = text_table(cells(rows, axes), seeds=_seeds(runs)) if rows else "no run has finished."
-    return Swept(rows, text, made.failed)
+    failed = {words.run_name(runs[i].about): error for i, error in made.failed.items()}
+    return Swept(rows, text, failed)
 
 
 def _check(options: SweepOptions) -> None:

@@ -85,10 +85,17 @@ class Progress:
         return "  ".join(parts)
 
 
-def failures(failed: Mapping[str, str], total: int) -> str:
-    """The runs that failed, again, where they are not scrolled away."""
-    lines = [f"{len(failed)} of {counted(total, 'run')} failed; the same command tries them again:"]
-    return "\n".join([*lines, *(f"  {name}: {error}" for name, error in failed.items())])
+def failures(failed: Mapping[int, str], places: Sequence[Place]) -> str:
+    """The runs that failed, again, where they are not scrolled away.
+
+    Args:
+        failed: place in the sweep -> what went wrong.
+        places: all runs of the sweep.
+    """
+    of = f"{len(failed)} of {counted(len(places), 'run')}"
+    lines = [f"{of} failed; the same command tries them again:"]
+    lines += [f"  {run_name(places[i].run.about)}: {error}" for i, error in failed.items()]
+    return "\n".join(lines)
 
 
 def elsewhere(abouts: Sequence[Mapping[str, Any]]) -> str:

@@ -64,7 +64,7 @@ class Reproduced:
 
     Attributes:
         text: for stdout.
-        failed: name of a run -> what went wrong with it.
+        failed: key of a run -> what went wrong with it.
     """
 
     text: str
@@ -102,15 +102,14 @@ def reproduce(options: ReproduceOptions, *, reporter: Reporter) -> Reproduced:
             reporter.say(line)
         reporter.say(cost_line(estimates(places, recorded.values())))
     rows: dict[str, Mapping[str, Any]] = {p.run.key: p.row for p in places if p.row is not None}
-    failed: Mapping[str, str] = {}
+    failed: dict[str, str] = {}
     if not options.dry_run:
         cluster = Cluster(options.ray_address) if options.ray else None
         made = make(places, jobs=options.jobs, ray=cluster, reporter=reporter)
         rows |= {places[index].run.key: row for index, row in made.rows.items()}
-        failed = made.failed
+        failed = {places[index].run.key: error for index, error in made.failed.items()}
         _save(options, rows)
-    lost = {p.run.key for p in places if words.run_name(p.run.about) in failed}
-    found = outcomes(cells, rows, lost, options.scale)
+    found = outcomes(cells, rows, set(failed), options.scale)
     return Reproduced(_text(options, chosen, found), failed)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,11 +49,13 @@ def plan(table: Table, scale: Scale, epochs: int | None = None) -> tuple[Cell, .
     Raises:
         BadInput: from `check.resolve`, where `epochs` is too small.
     """
+    problems = _problems(table, scale)
+    apart = _apart([_network(problem, scale) for problem in problems])
     return tuple(
         cell
-        for problem in _problems(table, scale)
+        for problem in problems
         for line in table.lines
-        for cell in _cells(table, problem, line, scale, epochs)
+        for cell in _cells(table, problem, line, scale, epochs, apart)
     )
 
 
@@ -67,7 +69,12 @@ def _problems(table: Table, scale: Scale) -> list[Problem]:
 
 
 def _cells(
-    table: Table, problem: Problem, line: Line, scale: Scale, epochs: int | None
+    table: Table,
+    problem: Problem,
+    line: Line,
+    scale: Scale,
+    epochs: int | None,
+    apart: tuple[str, ...],
 ) -> Iterator[Cell]:
     dense = line.settings.get("method") == "dense"
     wanted = table.sparsities if scale == "full" else table.small_sparsities
@@ -83,7 +90,7 @@ def _cells(
         missing = line.missing or (problem.missing if scale == "full" else "")
         seeds = table.seeds if scale == "full" else table.seeds[:1]
         settings = _settings(table, problem, line, scale, epochs)
-        axes = _axes(line)
+        axes = (*apart, *_axes(line))
         runs = () if missing else tuple(_run(settings, sparsity, s, axes) for s in seeds)
         here = problem.name if scale == "full" else small_scale(scale).problem(problem.like).name
         yield Cell(
@@ -101,18 +108,35 @@ def _cells(
 def _settings(
     table: Table, problem: Problem, line: Line, scale: Scale, epochs: int | None
 ) -> dict[str, Any]:
+    settings = _network(problem, scale)
     if scale == "full":
-        own = {"dataset": problem.dataset, **table.full, **problem.settings}
-        return {**own, **line.settings, **line.full}
-    small = small_scale(scale)
-    settings = {**small.settings, **small.problem(problem.like).settings}
+        return {**table.full, **settings, **line.settings, **line.full}
     total = (epochs or settings["epochs"]) * line.longer
     return {**settings, **line.settings, **line.small, "epochs": total}
+
+
+def _network(problem: Problem, scale: Scale) -> dict[str, Any]:
+    """The settings that a problem brings, at a scale."""
+    if scale == "full":
+        return {"dataset": problem.dataset, **problem.settings}
+    small = small_scale(scale)
+    return {**small.settings, **small.problem(problem.like).settings}
 
 
 def _run(settings: dict[str, Any], sparsity: float, seed: int, axes: tuple[str, ...]) -> Run:
     config = resolve(build({**settings, "sparsity": sparsity, "seed": seed}))
     return Run(config, fingerprint(config), axes)
+
+
+def _apart(problems: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """What tells the runs of one problem from those of another, in their names; no more of it."""
+    told = [n for n in ("dataset", "model", "width") if len({p.get(n) for p in problems}) > 1]
+    enough = (
+        count
+        for count in range(len(told))
+        if len({tuple(p.get(name) for name in told[:count]) for p in problems}) == len(problems)
+    )
+    return tuple(told[: next(enough, len(told))])
 
 
 def _axes(line: Line) -> tuple[str, ...]:

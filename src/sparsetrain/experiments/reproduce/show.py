@@ -5,13 +5,25 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from .outcome import Outcome
 from .published import sources
 from .tables import Scale, Table
 
+# The field of a record that "ours" is -> its mark in the table, and what the foot says of it.
+_STATISTICS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "test_accuracy": ("", "ours: test accuracy after the last epoch"),
+        "test_accuracy_best": (
+            " †",
+            "† ours: test accuracy of the best epoch, which the test set itself chose, as in the "
+            "source's code",
+        ),
+    }
+)
 _HEAD = ("method", "zeros", "published", "ours", "difference", "state")
 
 
@@ -97,7 +109,8 @@ def _row(o: Outcome, marks: dict[str, str]) -> tuple[str, ...]:
     ours = ""
     if o.ours is not None:
         seeds = f" (n={o.ours.n})" if len(o.cell.runs) > 1 else ""
-        ours = f"{o.ours.mean:.2f}{_spread(o.ours.sd)}{seeds}"
+        mark, _ = _STATISTICS[o.ours.statistic]
+        ours = f"{o.ours.mean:.2f}{_spread(o.ours.sd)}{seeds}{mark}"
     difference = "" if o.difference is None else f"{o.difference:+.2f}"
     note = f" {marks[o.cell.note]}" if o.cell.note else ""
     zeros = f"{100 * o.cell.sparsity:g} %"
@@ -121,6 +134,8 @@ def _foot(table: Table, found: Sequence[Outcome], scale: Scale, marks: dict[str,
     lines = [f"{mark} {what}" for what, mark in marks.items()]
     if any(n.doubtful for o in found for n in o.cell.published):
         lines.append("? to be checked in the source before it is quoted")
+    used = {o.ours.statistic for o in found if o.ours is not None}
+    lines += [f"{said}." for name, (_, said) in _STATISTICS.items() if name in used]
     lines += table.notes
     if scale == "full":
         lines.append("difference: ours - published, in points of test accuracy.")
