@@ -245,6 +245,9 @@ def test_the_tables_are_listed_and_a_mistyped_one_is_named(capsys):
         (["--scale", "full", "--epochs", "5"], "epochs is for the smaller scales"),
         (["--epochs", "0"], "epochs must be at least 1, got 0."),
         (["--jobs", "0"], "jobs must be at least 1"),
+        (["--cpus", "0"], "cpus must be at least 1"),
+        (["--save", "nowhere/a.json"], "cannot write nowhere/a.json: there is no folder nowhere."),
+        (["--save", "."], "cannot write .: it is a folder; give a file."),
     ],
 )
 def test_bad_options_are_one_sentence(words, sentence, capsys):

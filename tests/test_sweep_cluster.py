@@ -13,7 +13,11 @@ import pytest
 
 from sparsetrain import cli
 from sparsetrain.experiments import cluster, saved
+from sparsetrain.experiments.worker import Job
+from sparsetrain.training.errors import BadInput
+from tests.jpegs import write_folder
 from tests.sweep_tools import results, run_sweep, write_recipe
+from tests.training_tools import TINY
 
 GRID = {"method": ["dense", "rigl"], "seed": [0, 1]}
 LONG = {"epochs": 60, "validation": 0.1, "batch_size": 64, "checkpoint_every": "1ep"}
@@ -28,6 +32,83 @@ def test_without_ray_the_sentence_says_what_to_install(monkeypatch, tmp_path, ca
     monkeypatch.setattr(cluster, "import_module", absent)
     assert cli.main(["sweep", str(write_recipe(GRID)), "--ray"]) == 2
     assert "pip install 'sparsetrain[ray]'" in capsys.readouterr().err
+
+
+def test_a_task_finds_a_data_set_beside_the_driver(monkeypatch, tmp_path):
+    for name in ("driver", "task"):
+        (tmp_path / name).mkdir()
+    write_folder(tmp_path / "driver" / "pets", classes=2, train=8, val=2)
+    settings = TINY | {"dataset": "./pets", "method": "static", "image_size": 8, "epochs": 1}
+    monkeypatch.chdir(tmp_path / "driver")
+    job = cluster._absolute(Job(0, settings | {"out": "a"}, ""))
+    monkeypatch.chdir(tmp_path / "task")
+    outcome = cluster._run(job, 1, str(tmp_path / "driver"))
+    assert outcome.error == ""
+    assert (tmp_path / "driver" / "a" / "record.json").exists()
+    # A node that lacks the folder says what is missing.
+    monkeypatch.chdir(tmp_path / "task")
+    elsewhere = Job(0, job.settings | {"out": str(tmp_path / "b")}, "")
+    assert "pets" in cluster._run(elsewhere, 1, str(tmp_path / "nowhere")).error
+
+
+class _Ray:
+    """What `_connect` asks of Ray: no cluster runs at the addresses of `dead`."""
+
+    def __init__(self, *dead: str) -> None:
+        self.dead, self.asked = dead, []
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, *, address: str, **_: object) -> None:
+        self.asked.append(address)
+        if address in self.dead:
+            raise ConnectionError("nobody answers")
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "asked"),
+    [
+        ("head:6379", "other:6379", ["head:6379"]),
+        ("auto", "other:6379", ["other:6379"]),
+        ("auto", None, ["auto", "local"]),
+        ("local", "other:6379", ["local"]),
+    ],
+)
+def test_the_variable_stands_in_for_auto_alone(monkeypatch, given, variable, asked):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    ray = _Ray("auto")
+    assert cluster._connect(ray, given)
+    assert ray.asked == asked
+
+
+@pytest.mark.parametrize(("given", "variable"), [("head:6379", None), ("auto", "head:6379")])
+def test_a_named_cluster_that_does_not_answer_is_no_reason_to_start_one(
+    monkeypatch, given, variable
+):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    ray = _Ray("head:6379")
+    with pytest.raises(BadInput, match="there is no Ray cluster at head:6379: nobody answers"):
+        cluster._connect(ray, given)
+
+
+def test_reproduce_gives_each_run_the_cpus_and_gpus_it_is_told(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def run_all(jobs, wanted):
+        asked.append(wanted)
+        raise BadInput("enough.")
+        yield
+
+    monkeypatch.setattr(cluster, "run_all", run_all)
+    words = ["reproduce", "hypersparse", "--ray", "--cpus", "3", "--gpus", "0.5"]
+    assert cli.main(words) == 2
+    assert asked == [cluster.Cluster("auto", 3, 0.5)]
 
 
 def _ray(*words: str) -> subprocess.Popen[str]:

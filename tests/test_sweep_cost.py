@@ -136,6 +136,15 @@ def test_a_folder_of_images_has_no_known_cost(tmp_path):
     assert cost_line(found).endswith(": 0 s (1 of unknown cost).")
 
 
+def test_a_run_on_a_gpu_can_be_planned_without_one(monkeypatch, capsys):
+    (row,) = run_sweep(write_recipe({"method": ["static"], "seed": [0]})).rows
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    recipe = write_recipe({"method": ["static"], "seed": [1]}, device="cuda")
+    assert estimates(_places(recipe), [row]) == [Estimate(0.0, "unknown")]
+    assert cli.main(["sweep", str(recipe), "--dry-run"]) == 0
+    assert "0 s (1 of unknown cost)." in capsys.readouterr().out
+
+
 def test_the_plan_names_the_cost_of_each_run_and_of_all(capsys):
     recipe = write_recipe(GRID)
     run_sweep(write_recipe({"method": ["dense"], "seed": [0]}))

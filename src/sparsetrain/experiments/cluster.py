@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -23,8 +24,8 @@ class Cluster:
     """Where the tasks run, and what each needs.
 
     Attributes:
-        address: of a running cluster; "auto" finds one, and starts one on this machine where there
-            is none; "local" always starts one.
+        address: of a running cluster; "auto" finds one, by the variable RAY_ADDRESS where that is
+            set, and starts one on this machine where there is none; "local" always starts one.
         cpus: of each run, also its threads.
         gpus: of each run; None: one where the cluster has any.
     """
@@ -55,7 +56,8 @@ def run_all(jobs: Sequence[Job], cluster: Cluster) -> Generator[Outcome, None, N
             max_retries=_RETRIES,
             retry_exceptions=[Interrupted],  # SIGTERM: a node that is taken away
         )
-        left = {task.remote(_absolute(job), cluster.cpus): job for job in jobs}
+        here = str(Path.cwd())
+        left = {task.remote(_absolute(job), cluster.cpus, here): job for job in jobs}
         try:
             while left:
                 ready, _ = ray.wait(list(left), timeout=_POLL)
@@ -71,8 +73,13 @@ def run_all(jobs: Sequence[Job], cluster: Cluster) -> Generator[Outcome, None, N
             ray.shutdown()
 
 
-def _run(job: Job, threads: int) -> Outcome:
-    """In a process of the cluster."""
+def _run(job: Job, threads: int, folder: str) -> Outcome:
+    """In a process of the cluster, in the driver's folder where the node has it.
+
+    A data set may be named by a path that begins there, and an absolute one would be another run.
+    """
+    with suppress(OSError):
+        os.chdir(folder)
     torch.set_num_threads(threads)
     return Bench().run(job)
 
@@ -86,7 +93,7 @@ def _outcome(ray: Any, reference: Any, job: Job) -> Outcome:
 
 
 def _absolute(job: Job) -> Job:
-    """Tasks run in folders of their own."""
+    """A task may run in a folder of its own."""
     paths = {k: job.settings[k] for k in ("out", "data_dir") if job.settings.get(k) is not None}
     whole = {name: str(Path(path).expanduser().resolve()) for name, path in paths.items()}
     return replace(job, settings={**job.settings, **whole})
@@ -104,12 +111,14 @@ def _connect(ray: Any, address: str) -> bool:
     if ray.is_initialized():
         return False
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    if address == "auto":  # one that is given is meant
+        address = os.environ.get("RAY_ADDRESS") or address
     if address != "local":
         try:
-            ray.init(address=os.environ.get("RAY_ADDRESS", address), **quiet)
+            ray.init(address=address, **quiet)
             return True
         except ConnectionError as error:
-            if address != "auto" or "RAY_ADDRESS" in os.environ:
+            if address != "auto":
                 raise BadInput(f"there is no Ray cluster at {address}: {error}") from error
     ray.init(address="local", include_dashboard=False, **quiet)
     return True

@@ -89,7 +89,11 @@ def _estimate(
 
 def _like(config: TrainConfig, rows: Sequence[Mapping[str, Any]]) -> float | None:
     """Seconds an epoch of finished runs of the same kind: of the same method if there are any."""
-    wanted, where = flatten(config), place(config.run)
+    try:
+        where = place(config.run)
+    except BadInput:  # that device is not here, so nobody knows
+        return None
+    wanted = flatten(config)
     device = f"{where.device.type}: {device_name(where.device)}"
     precision = "bf16" if where.bf16 else "fp32"
     alike = [

@@ -70,6 +70,18 @@ def loads(text: str) -> Saved:
     return Saved(data["recipe"], data["command"], tuple(data["axes"]), rows)
 
 
+def check(path: Path) -> None:
+    """Refuse a file that cannot be written, before anything is run for it.
+
+    Raises:
+        BadInput: its folder does not exist, or it is a folder itself.
+    """
+    if not path.parent.is_dir():
+        raise BadInput(f"cannot write {path}: there is no folder {path.parent}.")
+    if path.is_dir():
+        raise BadInput(f"cannot write {path}: it is a folder; give a file.")
+
+
 def write(path: Path, saved: Saved) -> None:
     """Write the file at once.
 

@@ -109,8 +109,8 @@ def _check(options: SweepOptions) -> None:
     for name in ("jobs", "cpus"):
         if getattr(options, name) < 1:
             raise BadInput(f"{name} must be at least 1, got {getattr(options, name)}.")
-    if options.save is not None and not options.save.parent.is_dir():
-        raise BadInput(f"cannot write {options.save}: there is no folder {options.save.parent}.")
+    if options.save is not None:
+        saved.check(options.save)
 
 
 def _plan(places: Sequence[Place], recorded: Mapping[str, Mapping[str, Any]], headline: str) -> str:

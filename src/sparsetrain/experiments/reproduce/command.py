@@ -45,7 +45,11 @@ class ReproduceOptions:
     ray: bool = False
     """Give the runs to a Ray cluster, one run a task."""
     ray_address: str = "auto"
-    """A cluster's address; auto: the one that runs, else one started here."""
+    """A cluster's address; auto: the one that runs, else one started here; local: start one."""
+    cpus: int = 1
+    """CPUs of each run under --ray."""
+    gpus: float | None = None
+    """GPUs of each run under --ray; None is one where the cluster has any."""
     records: Path | None = None
     """Folder of records; a run that has one there is not made again."""
     save: Path | None = None
@@ -104,7 +108,7 @@ def reproduce(options: ReproduceOptions, *, reporter: Reporter) -> Reproduced:
     rows: dict[str, Mapping[str, Any]] = {p.run.key: p.row for p in places if p.row is not None}
     failed: dict[str, str] = {}
     if not options.dry_run:
-        cluster = Cluster(options.ray_address) if options.ray else None
+        cluster = Cluster(options.ray_address, options.cpus, options.gpus) if options.ray else None
         made = make(places, jobs=options.jobs, ray=cluster, reporter=reporter)
         rows |= {places[index].run.key: row for index, row in made.rows.items()}
         failed = {places[index].run.key: error for index, error in made.failed.items()}
@@ -114,8 +118,11 @@ def reproduce(options: ReproduceOptions, *, reporter: Reporter) -> Reproduced:
 
 
 def _check(options: ReproduceOptions, chosen: Table) -> None:
-    if options.jobs < 1:
-        raise BadInput(f"jobs must be at least 1, got {options.jobs}.")
+    for name in ("jobs", "cpus"):
+        if getattr(options, name) < 1:
+            raise BadInput(f"{name} must be at least 1, got {getattr(options, name)}.")
+    if options.save is not None:
+        saved.check(options.save)
     if options.epochs is not None and options.scale == "full":
         raise BadInput("epochs is for the smaller scales; at full scale they are the source's.")
     imp = any(line.settings.get("method") == "imp" for line in chosen.lines)
