@@ -72,6 +72,10 @@ def test_the_python_of_a_page_runs_and_prints_what_it_says(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for folder in re.findall(r'load_run\("([^"]+)"\)', PAGES[page]):  # a finished run of digits
+        words = ["train", "--model", "resnet8", "--epochs", "4", "--device", "cpu", "--out", folder]
+        assert cli.main(words) == 0
+        capsys.readouterr()
     names: dict[str, Any] = {"__name__": "page"}
     claims = []
     for code in blocks(page, "python"):

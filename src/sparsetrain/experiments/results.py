@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from ..training.settings import build, fingerprint, section_types
+from ..training.check import resolve
+from ..training.errors import BadInput
+from ..training.settings import build, fingerprint
 
 # Long, or about one machine's folders.
 _LEFT_OUT = frozenset({"command", "inputs"})
@@ -35,17 +38,30 @@ def make_row(record: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         record: as in `record.json`.
     Returns:
-        The same fields, but `sparsity` without its layers, `options` with those alone that are not
-        the method's defaults, no `command` and `inputs`; and `key`, the hash of the non-default
-        settings.
+        The same fields without `command` and `inputs`; `sparsity` without its layers; `options`
+        as from `own_options`; and `key`, the hash of the non-default settings.
     Raises:
         BadInput: the record's settings are none that this version knows.
     """
     row = {name: value for name, value in record.items() if name not in _LEFT_OUT}
     row["sparsity"] = {name: v for name, v in row["sparsity"].items() if name != "per_layer"}
-    default = dataclasses.asdict(section_types(row["method"])["options"]())
-    row["options"] = {k: v for k, v in row["options"].items() if default.get(k) != v}
-    return {"key": key_of(row["settings"]), **row}
+    return {"key": key_of(row["settings"]), **row, "options": own_options(row)}
+
+
+def own_options(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that the method would not have taken by itself, in a run of these settings.
+
+    Args:
+        row: a record, or a row of it.
+    Raises:
+        BadInput: its settings are none that this version knows.
+    """
+    config = build(row["settings"])
+    default = dataclasses.replace(config, options=type(config.options)())
+    with contextlib.suppress(BadInput):  # ART in very few epochs takes no defaults
+        default = resolve(default)
+    known = dataclasses.asdict(default.options)
+    return {k: v for k, v in row["options"].items() if known.get(k) != v}
 
 
 def key_of(settings: Mapping[str, Any]) -> str:
