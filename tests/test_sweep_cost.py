@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shlex
@@ -19,7 +20,9 @@ from sparsetrain.experiments.live import Board
 from sparsetrain.experiments.measure import Pace, _decoding, _images, measure
 from sparsetrain.experiments.recipe import load
 from sparsetrain.experiments.survey import survey
+from sparsetrain.experiments.sweep import SweepOptions, sweep
 from sparsetrain.training.check import resolve
+from sparsetrain.training.progress import Reporter
 from sparsetrain.training.settings import build
 from tests.sweep_tools import GRID, make_runs_quick, results, run_sweep, write_recipe
 from tests.training_tools import TINY
@@ -195,6 +198,38 @@ def test_the_board_shows_the_runs_under_way():
         *("50.0", "%", "25.0", "%", "0.900", "20", "s"),
     ]
     assert text[-1] == "1 of 3 finished, 1 running"
+
+
+class _Watching(Reporter):
+    """Draws the board whenever something is said below it."""
+
+    def __init__(self):
+        super().__init__(io.StringIO())
+        self.draw, self.seen = None, []
+
+    @contextlib.contextmanager
+    def live(self, draw):
+        self.draw = draw
+        yield
+        self.draw = None
+
+    def say(self, text):
+        if self.draw is not None:
+            console = Console(file=io.StringIO(), width=120)
+            console.print(self.draw())
+            self.seen.append(console.file.getvalue())
+
+
+def test_a_run_that_failed_leaves_the_board():
+    grid = [{"method": ["dense"], "lr": [1e30]}, {"method": ["dense", "static"]}]
+    reporter = _Watching()
+    sweep(SweepOptions(write_recipe(grid)), reporter=reporter)
+    assert [text.splitlines()[-1] for text in reporter.seen] == [
+        "0 of 3 finished, 1 failed, 0 running",
+        "1 of 3 finished, 1 failed, 0 running",
+        "2 of 3 finished, 1 failed, 0 running",
+    ]
+    assert not any("lr=1e+30" in text for text in reporter.seen)
 
 
 def test_the_board_leaves_out_what_an_earlier_sweep_left(monkeypatch):

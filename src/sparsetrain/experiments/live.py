@@ -26,23 +26,36 @@ class Board:
     """
 
     def __init__(self, places: Sequence[Place]) -> None:
-        self._left = [place for place in places if not place.done]
+        self._left = {i: place for i, place in enumerate(places) if not place.done}
         self._total, self._done = len(places), len(places) - len(self._left)
+        self._failed = 0
         self._began = time.time()
+
+    def end(self, index: int, *, failed: bool) -> None:
+        """Learn that a run has ended: of one that failed, the files do not tell.
+
+        Args:
+            index: its place in the sweep.
+            failed: whether it has, and so is tried no more.
+        """
+        if self._left.pop(index, None) is not None:
+            self._done += not failed
+            self._failed += failed
 
     def draw(self) -> RenderableType:
         """The table, and a line about the whole sweep."""
         table = Table("run", "epoch", "phase", "train", "val", "zeros", "left", box=None)
         finished = self._done
         running = 0
-        for place in self._left:
+        for place in list(self._left.values()):  # another thread draws
             folder = RunFolder(place.folder)
             if folder.record.exists():
                 finished += 1
             elif self._alive(folder):
                 running += 1
                 table.add_row(words.run_name(place.run.about), *_cells(folder, place))
-        said = f"{finished} of {self._total} finished, {running} running"
+        failed = f"{self._failed} failed, " if self._failed else ""
+        said = f"{finished} of {self._total} finished, {failed}{running} running"
         return Group(Text(), *([table] if running else []), Text(said, style="bold"))
 
     def _alive(self, folder: RunFolder) -> bool:

@@ -53,7 +53,7 @@ def make(
         BadInput: data or a network that do not exist, or no such cluster; nothing was run.
         Interrupted: Ctrl-C or SIGTERM; the same call continues.
     """
-    bench, progress = Bench(), words.Progress(places)
+    bench, progress, board = Bench(), words.Progress(places), Board(places)
     rows: dict[int, dict[str, Any]] = {}
     failed: dict[int, str] = {}
     left = [_job(i, place) for i, place in enumerate(places) if not place.done]
@@ -65,12 +65,13 @@ def make(
 
     try:
         with (
-            reporter.live(Board(places).draw),
+            reporter.live(board.draw),
             contextlib.closing(
                 in_turn(left, lambda some: _outcomes(some, jobs, ray, bench), waits)
             ) as outcomes,
         ):
             for outcome in outcomes:
+                board.end(outcome.index, failed=outcome.record is None)
                 reporter.say(progress.line(outcome, elapsed=time.perf_counter() - started))
                 if outcome.record is None:
                     failed[outcome.index] = outcome.error
