@@ -10,11 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from standalone import standalone
-
 from sparsetrain.cli import main as sparsetrain
 from sparsetrain.report.figures.every import figures
 from sparsetrain.report.runs import find
+from sparsetrain.report.standalone import standalone
 from sparsetrain.training.plot import plot_history
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,15 +6,24 @@ import copy
 import csv
 import io
 import json
+import os
+import signal
+import sys
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
 from torch import nn
 
 from sparsetrain import cli
+from sparsetrain.experiments.plasticity import study
 from sparsetrain.experiments.plasticity.variants import Variant, masks_for
 from sparsetrain.masks import kept
+from sparsetrain.report.figures.plasticity import columns, plasticity_figures
+from sparsetrain.report.standalone import sheet
+from sparsetrain.report.study import read_curves
 from tests.sweep_tools import make_runs_quick
 
 
@@ -98,6 +107,8 @@ def test_every_variant_runs_and_the_numbers_add_up(capsys):
     assert all(row["lr"] == rates[row["epoch"]] for row in rows) and rates[1] > rates[2]
     # At the end of the schedule nothing is left to train on: the pruned network is the end.
     assert all(row["end"] == row["pruned"] for row in rows if row["epoch"] == 2)
+    # The second measure is against the dense network's end, on the same images.
+    assert all(row["gap"] == row["end"] - dense[2] for row in rows)
     curves = Path("runs/plasticity-smoke/curves.csv").read_text()
     assert [int(row["epoch"]) for row in csv.DictReader(io.StringIO(curves))] == [1] * 9 + [2] * 9
 
@@ -116,6 +127,86 @@ def test_what_is_done_is_not_done_again(capsys, monkeypatch):
     # Another way to recover is another measurement.
     assert cli.main([*few, "--recover", "2"]) == 0
     assert "[2/2] epoch 2" in capsys.readouterr().err
+
+
+def _row(structure: str, regrow: str, fraction: float, epoch: int) -> dict[str, Any]:
+    about = Variant(epoch, fraction, structure, regrow).about()
+    return about | {"plasticity": -fraction * epoch / 100, "recover": 4, "share": 0.1}
+
+
+def test_the_curves_are_drawn_a_panel_a_way_to_prune_and_a_line_a_fraction():
+    rows = [
+        _row(structure, regrow, fraction, epoch)
+        for epoch in (2, 4, 6)
+        for fraction in (0.5, 0.9)
+        for structure in ("global", "channel")
+        for regrow in ("none", "random")
+        if (structure, fraction) != ("channel", 0.9)
+    ]
+    (figure,) = plasticity_figures(rows)
+    panels = {chart.title: chart for chart in figure.charts}
+    assert list(panels) == [
+        *("all layers together, no regrowth", "all layers together, random regrowth"),
+        *("whole filters, no regrowth", "whole filters, random regrowth"),
+    ]
+    level, half, most = panels["all layers together, no regrowth"].series
+    assert (level.name, level.x, level.y, level.dashed) == ("no change", (2, 6), (0, 0), True)
+    assert (half.name, half.x, half.y) == ("50 % pruned", [2, 4, 6], [-1.0, -2.0, -3.0])
+    assert (most.name, most.y) == ("90 % pruned", pytest.approx([-1.8, -3.6, -5.4]))
+    assert [s.name for s in panels["whole filters, no regrowth"].series] == [
+        *("no change", "50 % pruned"),
+    ]
+    drawn = sheet(figure, columns=columns(rows))
+    assert ElementTree.fromstring(drawn).get("width") == str(2 * 376)
+    assert all(f">{title}</text>" in drawn for title in panels)
+    assert drawn.count(">90 % pruned</text>") == 1  # one legend for all
+    both = plasticity_figures([row | {"gap": -0.25} for row in rows])
+    assert [figure.key for figure in both] == ["plasticity", "plasticity-end"]
+    assert both[1].charts[0].series[0].name == "dense network"
+    assert both[1].charts[0].series[1].y == [-25.0] * 3
+
+
+def test_a_study_s_pictures_lie_beside_its_curves_and_are_in_its_report(capsys):
+    assert cli.main([*WORDS, "--structures", "global", "--to-end"]) == 0
+    folder, said = Path("runs/plasticity-smoke"), capsys.readouterr().err
+    for name in ("plasticity", "plasticity-end"):
+        assert ElementTree.parse(folder / f"{name}.svg").getroot().tag.endswith("svg")
+        assert str(folder / f"{name}.svg") in said
+    page = Path("page.html")
+    assert cli.main(["report", str(folder), "--out", str(page)]) == 0
+    sections = page.read_text().split("<section id=")
+    (shown,) = [s for s in sections if s.startswith('"plasticity"')]
+    assert shown.count('<figure class="panel">') == 3 and "regrowth by gradient" in shown
+    assert any(s.startswith('"plasticity-end"') for s in sections)
+    # Read from the file, not from the command that wrote it.
+    rows = read_curves(folder / "curves.csv")
+    assert {row["gap"] for row in rows} != {0.0}
+    (folder / "curves.csv").write_text("epoch,fraction\n1,0.5\n")
+    capsys.readouterr()
+    assert cli.main(["report", str(folder), "--out", str(page)]) == 0
+    assert f"left out: {folder.resolve()}: cannot read {folder}" in capsys.readouterr().out
+    assert '<section id="plasticity' not in page.read_text()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_sigterm_ends_a_pruning_in_a_sentence_and_the_command_goes_on(monkeypatch, capsys):
+    few = [*WORDS, "--structures", "global", "--regrows", "none"]
+    real, calls = study.train_epoch, []
+
+    def train_epoch(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:  # of the second pruning
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "train_epoch", train_epoch)
+        assert cli.main(few) == 143
+    said = "stopped with 1 of 2 prunings; the same command continues."
+    assert said in capsys.readouterr().err
+    assert cli.main(few) == 0
+    err = capsys.readouterr().err
+    assert "[1/2]" not in err and "[2/2] epoch 2" in err
 
 
 @pytest.mark.parametrize(

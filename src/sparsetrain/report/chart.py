@@ -103,6 +103,17 @@ class Figure:
     charts: tuple[Chart, ...]
 
 
+def shared_legend(figure: Figure) -> tuple[Series, ...] | None:
+    """One legend for all panels where a name means the same in each; else None."""
+    found: dict[str, Series] = {}
+    for chart in figure.charts:
+        for series in () if chart.rows else chart.series:
+            same = found.setdefault(series.name, series)
+            if (same.color, same.dashed) != (series.color, series.dashed):
+                return None
+    return tuple(found.values())
+
+
 def data_csv(figure: Figure) -> str:
     """Every number that a figure shows, one a row."""
     out = io.StringIO()

@@ -12,6 +12,7 @@ from ..training.checkpoint import write_atomic
 from ..training.errors import BadInput
 from .facts import headline, left_out
 from .figures.every import figures
+from .figures.plasticity import study_figures
 from .page import page
 from .runs import Found, find
 from .table import as_csv, as_markdown, every_run, summary
@@ -22,7 +23,7 @@ class ReportOptions:
     """Options of `sparsetrain report`."""
 
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN…")]
-    """Run folders, or folders of them, such as a sweep's."""
+    """Run folders, or folders of them, such as a sweep's or a plasticity study's."""
     out: Path | None = None
     """The file to write; None is report.html, or report.md or report.csv by the format."""
     format: Literal["html", "md", "csv"] | None = None
@@ -73,4 +74,4 @@ def _text(found: Found, form: str, title: str) -> str:
         return as_csv(every_run(found.runs))
     if form == "md":
         return f"# {title}\n\n{headline(found)}\n\n{as_markdown(summary(found.runs))}"
-    return page(found, figures(found.runs), title=title)
+    return page(found, [*study_figures(found.studies), *figures(found.runs)], title=title)

@@ -8,7 +8,7 @@ from importlib.resources import files
 from urllib.parse import quote
 
 from . import facts
-from .chart import Chart, Figure, Series, data_csv
+from .chart import Chart, Figure, Series, data_csv, shared_legend
 from .names import shortened
 from .runs import Found
 from .svg import draw, swatch
@@ -55,7 +55,7 @@ def _contents(figures: Sequence[Figure]) -> str:
 
 
 def _figure(figure: Figure) -> str:
-    shared = _shared_legend(figure)
+    shared = shared_legend(figure)
     panels = "".join(_panel(chart, own_legend=shared is None) for chart in figure.charts)
     return (
         f'<section id="{figure.key}"><div class="intro"><h2>{escape(figure.title)}</h2>'
@@ -71,17 +71,6 @@ def _panel(chart: Chart, *, own_legend: bool) -> str:
     wanted = shortened(chart.rows) != list(chart.rows) if chart.rows else own_legend
     legend = _legend(chart.series) if wanted else ""
     return f'<figure class="panel">{title}{draw(chart)}{legend}</figure>'
-
-
-def _shared_legend(figure: Figure) -> tuple[Series, ...] | None:
-    """One legend for all panels where a name means the same in each; else None."""
-    found: dict[str, Series] = {}
-    for chart in figure.charts:
-        for series in () if chart.rows else chart.series:
-            same = found.setdefault(series.name, series)
-            if (same.color, same.dashed) != (series.color, series.dashed):
-                return None
-    return tuple(found.values())
 
 
 def _legend(series: Sequence[Series]) -> str:

@@ -13,6 +13,7 @@ from ..training.config import NOT_IDENTITY
 from ..training.errors import BadInput
 from ..training.folder import RunFolder
 from ..training.settings import build, identity
+from .study import CURVES, read_curves
 
 _CELL = frozenset({"method", "sparsity", "seed"})  # what a table has rows and columns for
 _TASK = frozenset({"dataset", "model", "width"})  # what accuracies must share to be compared
@@ -83,19 +84,21 @@ class Found:
         unfinished: folders of runs that are not.
         copies: folder of a run -> that of the one in `runs` with its settings and seed.
         damaged: folder -> why it is left out.
+        studies: folder of a study of pruning plasticity -> the rows of its curves.
     """
 
     runs: tuple[Run, ...]
     unfinished: tuple[Path, ...] = ()
     copies: Mapping[Path, Path] = field(default_factory=dict)
     damaged: Mapping[Path, str] = field(default_factory=dict)
+    studies: Mapping[Path, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
 
 def find(paths: Sequence[Path]) -> Found:
     """Read runs.
 
     Args:
-        paths: run folders, or folders of run folders, such as a sweep's.
+        paths: run folders, or folders of run folders, such as a sweep's or a study's.
     Raises:
         BadInput: one of them is neither, or no run is finished.
     """
@@ -118,7 +121,22 @@ def find(paths: Sequence[Path]) -> Found:
     if not runs:
         raise _nothing(paths, damaged)
     named = _named(list(runs.values()))
-    return Found(tuple(named), tuple(unfinished), copies, damaged)
+    studies = _studies(paths, damaged)
+    return Found(tuple(named), tuple(unfinished), copies, damaged, studies)
+
+
+def _studies(
+    paths: Sequence[Path], damaged: dict[Path, str]
+) -> dict[Path, Sequence[Mapping[str, Any]]]:
+    """Folder -> rows, of the studies among the paths; what cannot be read is added to damaged."""
+    found: dict[Path, Sequence[Mapping[str, Any]]] = {}
+    for path in paths:
+        if (path / CURVES).is_file():
+            try:
+                found[path.resolve()] = read_curves(path / CURVES)
+            except BadInput as error:
+                damaged[path.resolve()] = str(error)
+    return found
 
 
 def line_names(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -14,7 +14,7 @@ from .names import shortened
 
 WIDTH, HEIGHT = 360, 264
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 30, 42
-_CHARACTER = 6.3  # a digit's width at the font size of the axes, generously
+CHARACTER = 6.3  # a digit's width at the font size of the axes, generously
 _ROW = 17  # height of a row
 _COLORS = 10
 _MOST_NOTES = 400  # points with a tooltip; a longer line has none
@@ -93,7 +93,7 @@ def _frame(chart: Chart) -> _Frame:
     if not chart.rows:
         return _Frame(_LEFT, HEIGHT - _BOTTOM)
     longest = max(map(len, shortened(chart.rows)))
-    return _Frame(12 + _CHARACTER * longest, height(chart) - _BOTTOM)
+    return _Frame(12 + CHARACTER * longest, height(chart) - _BOTTOM)
 
 
 def _across(chart: Chart, frame: _Frame) -> Axis:
@@ -150,7 +150,7 @@ def _x_axis(chart: Chart, across: Axis, frame: _Frame) -> Iterator[str]:
     values = chart.x_ticks if chart.x_ticks is not None else axis.ticks(across, whole=whole)
     texts = [axis.written(value, chart.x_scale) for value in values]
     places = [across.place(value) for value in values]
-    widths = [_CHARACTER * len(text) for text in texts]
+    widths = [CHARACTER * len(text) for text in texts]
     for index in axis.thinned(places, widths, ends=(0, WIDTH)):
         x = f"{places[index]:.1f}"
         yield f'<path class="axis" d="M{x} {base}v4"/>'

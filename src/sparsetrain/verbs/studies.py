@@ -69,10 +69,15 @@ def search(words: list[str]) -> int:
 def plasticity(words: list[str]) -> int:
     """Prune a dense training at each epoch."""
     from ..experiments.plasticity.command import PlasticityOptions, plasticity
+    from ..report.study import write_pictures
     from ..training.flags import parse
     from ..training.progress import Reporter
 
     about = "The study of pruning plasticity: train densely, prune at each epoch, train on."
     args = parse(PlasticityOptions, words, prog="sparsetrain plasticity", about=about)
-    print(plasticity(args, reporter=Reporter()))
+    reporter = Reporter()
+    studied = plasticity(args, reporter=reporter)
+    for path in write_pictures(studied.folder):
+        reporter.say(f"picture: {path}")
+    print(studied.text)
     return 0

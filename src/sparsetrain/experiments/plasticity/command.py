@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -25,6 +23,8 @@ from ...training.progress import Reporter
 from ...training.run import train
 from ...training.session import make_model
 from ...training.settings import build
+from ...training.stop import Signals, Stop
+from . import output
 from .study import Study
 from .variants import Regrow, Structure, Variant, variants
 
@@ -80,13 +80,25 @@ class PlasticityOptions:
     """How the curves are printed; curves.csv in the folder has them in any case."""
 
 
-def plasticity(options: PlasticityOptions, *, reporter: Reporter) -> str:
+@dataclass(frozen=True)
+class Studied:
+    """What a study came to.
+
+    Attributes:
+        folder: with the dense run, and the rows of all prunings as curves.csv.
+        text: the rows in the form that was asked for.
+    """
+
+    folder: Path
+    text: str
+
+
+def plasticity(options: PlasticityOptions, *, reporter: Reporter) -> Studied:
     """Train densely, then prune at each chosen epoch in every way, and train on.
 
-    What is done already is read from the folder; the same command continues.
+    What is done already is read from the folder; the same command continues. A pruning that is
+    stopped on the way is made again.
 
-    Returns:
-        The curves, for stdout.
     Raises:
         BadInput: an option out of its range.
         Interrupted: Ctrl-C or SIGTERM.
@@ -110,15 +122,15 @@ def plasticity(options: PlasticityOptions, *, reporter: Reporter) -> str:
         reporter,
     )
     command = f"sparsetrain plasticity --scale {options.scale}"
-    train(config, reporter=reporter, command=command, dataset=data)
+    record = train(config, reporter=reporter, command=command, dataset=data)
     checkpoints = RunFolder(out / "dense").checkpoints
     study = Study(config, checkpoints, data, recover, options.to_end, options.share)
     rows = _measure(study, wanted, out / "results.jsonl", reporter)
-    write_atomic(out / "curves.csv", _csv(rows).encode())
+    if options.to_end:
+        rows = [row | {"gap": row["end"] - record["val_accuracy"]} for row in rows]
+    write_atomic(out / "curves.csv", output.as_csv(rows).encode())
     reporter.say(f"curves: {out / 'curves.csv'}")
-    if options.format == "text":
-        return _text(rows)
-    return _csv(rows).rstrip() if options.format == "csv" else json.dumps(rows)
+    return Studied(out, output.shown(rows, options.format))
 
 
 def _check(options: PlasticityOptions, *, epochs: int, every: int, recover: int) -> None:
@@ -166,20 +178,22 @@ def _measure(
     write_atomic(path, "".join(json.dumps(row) + "\n" for row in done).encode())
     rows: list[dict[str, Any]] = []
     reporter.say(f"plasticity: {len(wanted)} prunings -> {path.parent}")
+    signals = Signals()
     try:
-        with cpu_threads(study.config.run.threads, step_flops=_step_flops(study)):
+        with cpu_threads(study.config.run.threads, step_flops=_step_flops(study)), signals:
             for place, variant in enumerate(wanted, 1):
                 key = variant.about() | how
                 row = next((r for r in done if key.items() <= r.items()), None)
                 if row is None:
-                    row = study.measure(variant) | how
+                    row = study.measure(variant, check=signals.check) | how
                     with path.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")
-                    reporter.say(f"[{place}/{len(wanted)}] {_line(row)}")
+                    reporter.say(f"[{place}/{len(wanted)}] {output.line(row)}")
                 rows.append(row)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stop):
         raise Interrupted(
-            f"stopped with {len(rows)} of {len(wanted)} prunings; the same command continues."
+            f"stopped with {len(rows)} of {len(wanted)} prunings; the same command continues.",
+            signals.code,
         ) from None
     return rows
 
@@ -197,39 +211,3 @@ def _done(path: Path) -> list[dict[str, Any]]:
             with suppress(ValueError):  # the last one of a killed process
                 rows.append(json.loads(line))
     return rows
-
-
-def _line(row: dict[str, Any]) -> str:
-    parts = [
-        f"epoch {row['epoch']}  prune {row['fraction']:g} {row['structure']}",
-        f"regrow {row['regrow']:<8}",
-        f"before {100 * row['before']:5.1f} %",
-        f"pruned {100 * row['pruned']:5.1f} %",
-        f"recovered {100 * row['recovered']:5.1f} %",
-    ]
-    if "end" in row:
-        parts.append(f"end {100 * row['end']:5.1f} %")
-    return "  ".join(parts)
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
-
-
-def _text(rows: Sequence[dict[str, Any]]) -> str:
-    """Plasticity in points: a line for each way of pruning, a column for each epoch."""
-    epochs = sorted({row["epoch"] for row in rows})
-    lines: dict[tuple[Any, ...], dict[int, float]] = {}
-    for row in rows:
-        key = (row["structure"], row["fraction"], row["regrow"])
-        lines.setdefault(key, {})[row["epoch"]] = 100 * row["plasticity"]
-    head = "plasticity (recovered - before, points)  " + "".join(f"ep {e:<6}" for e in epochs)
-    body = [
-        f"{f'{s} {f:g} regrow {r}':<39}  " + "".join(f"{line[e]:<+9.1f}" for e in epochs)
-        for (s, f, r), line in lines.items()
-    ]
-    return "\n".join([head, *body])

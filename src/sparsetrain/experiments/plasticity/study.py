@@ -41,33 +41,40 @@ class Study:
     to_end: bool
     share: float
 
-    def measure(self, variant: Variant) -> dict[str, Any]:
+    def measure(
+        self, variant: Variant, *, check: Callable[[], None] = lambda: None
+    ) -> dict[str, Any]:
         """Prune, train on, and compare accuracies on held-out images.
 
+        Args:
+            check: called after each batch; what it raises ends the measurement.
         Returns:
             accuracies as fractions: before, pruned, recovered, and end where asked for; and
             `plasticity`, recovered - before.
         """
         found: dict[str, Any] = dict(variant.about())
-        session, lr = self._pruned(variant, found)
+        session, lr = self._pruned(variant, found, check)
         last = variant.epoch + self.recover
-        self._train(session, variant.epoch, last, lambda *_: lr)
-        found["recovered"] = _accuracy(session)
+        self._train(session, variant.epoch, last, lambda *_: lr, check)
+        found["recovered"] = _accuracy(session, check)
         found["plasticity"] = found["recovered"] - found["before"]
         if self.to_end:
-            session, _ = self._pruned(variant, {})
-            self._train(session, variant.epoch, self.config.optim.epochs, self._scheduled(session))
-            found["end"] = _accuracy(session)
+            session, _ = self._pruned(variant, {}, check)
+            last = self.config.optim.epochs
+            self._train(session, variant.epoch, last, self._scheduled(session), check)
+            found["end"] = _accuracy(session, check)
         return found
 
-    def _pruned(self, variant: Variant, found: dict[str, Any]) -> tuple[Session, float]:
+    def _pruned(
+        self, variant: Variant, found: dict[str, Any], check: Callable[[], None]
+    ) -> tuple[Session, float]:
         """The dense run at the variant's epoch, pruned, and the rate of the step before."""
         session = build_session(self.config, dataset=self.dataset)
         path = self.checkpoints / f"epoch-{variant.epoch:05d}.pt"
         saved = torch.load(path, map_location="cpu", weights_only=True)
         RunState.fresh(self.config, session).load_state_dict(saved)
         session.plan.finalize()
-        found["before"] = _accuracy(session)
+        found["before"] = _accuracy(session, check)
         seed = self.config.run.seed
         masks = masks_for(
             variant, session.model, _gradients(session, variant.epoch), share=self.share, seed=seed
@@ -77,7 +84,7 @@ class Study:
         found["sparsity"] = 1 - kept / total
         method = methods.static(sparsity=variant.fraction, masks=masks)
         Sparsifier(session.model, session.optimizer, method, seed=seed)
-        found["pruned"] = _accuracy(session)
+        found["pruned"] = _accuracy(session, check)
         found["lr"] = self._scheduled(session)(variant.epoch - 1, len(session.train) - 1)
         return session, found["lr"]
 
@@ -92,7 +99,12 @@ class Study:
         return lr
 
     def _train(
-        self, session: Session, first: int, last: int, lr: Callable[[int, int], float]
+        self,
+        session: Session,
+        first: int,
+        last: int,
+        lr: Callable[[int, int], float],
+        check: Callable[[], None],
     ) -> None:
         for epoch in range(first, last):
             train_epoch(
@@ -102,6 +114,7 @@ class Study:
                 place=session.place,
                 lr=lambda batch, epoch=epoch: lr(epoch, batch),
                 label_smoothing=self.config.optim.label_smoothing,
+                after=check,
             )
 
 
@@ -117,6 +130,7 @@ def _gradients(session: Session, epoch: int) -> Mapping[str, Tensor]:
     return found
 
 
-def _accuracy(session: Session) -> float:
+def _accuracy(session: Session, check: Callable[[], None]) -> float:
     assert session.held_out is not None  # `command` sees to it
-    return evaluate(session.model, session.held_out.batches(0), place=session.place).accuracy
+    batches = session.held_out.batches(0)
+    return evaluate(session.model, batches, place=session.place, after=check).accuracy
