@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from sparsetrain.cli import main
@@ -15,12 +17,26 @@ pytestmark = [
 ]
 
 
+def _curves() -> str:
+    """Of a study of pruning plasticity, in every way to prune and to regrow."""
+    ways = itertools.product(
+        *((1, 8, 160), (0.2, 0.98), ("global", "layer", "channel"), ("none", "gradient", "random"))
+    )
+    rows = [
+        f"{epoch},{fraction},{structure},{regrow},30,0.1,{-fraction * epoch / 200},{-fraction / 2}"
+        for epoch, fraction, structure, regrow in ways
+    ]
+    head = "epoch,fraction,structure,regrow,recover,share,plasticity,gap"
+    return "\n".join([head, *rows]) + "\n"
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sparsetrain.data.load", fake_load)
         make_runs(folder)
+    (folder / "curves.csv").write_text(_curves())
     out = folder.parent / "page.html"
     assert main(["report", str(folder), "--out", str(out)]) == 0
     return out.read_text()
@@ -37,6 +53,7 @@ def test_the_page_is_whole_and_readable(page, tmp_path, width):
     assert found["empty"] == []
     assert found["scroll"] <= 0
     assert found["pictures"] == page.count('<figure class="panel">') > 20
+    assert page.count('<section id="plasticity') == 2
     assert len(found["tables"]) == 20
     assert all(right for _, _, right in found["tables"])
     assert all(rows > 1 for _, rows in found["files"])
