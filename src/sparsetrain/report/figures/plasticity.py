@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...training.progress import counted
 from ..chart import Chart, Figure, Series
 
 _REGROWTH = {"none": "no regrowth", "gradient": "regrowth by gradient", "random": "random regrowth"}
@@ -32,13 +33,13 @@ def plasticity_figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
         Plasticity; and the final accuracy against the dense network's, where it was measured.
     """
     how = _HOW.format(share=100 * rows[0]["share"])
-    epochs = f"{rows[0]['recover']:g}"
+    more = counted(round(rows[0]["recover"]), "epoch")
     found = [
         Figure(
             "plasticity",
             "Pruning plasticity",
-            f"Accuracy after pruning at an epoch and {epochs} more at the frozen learning rate of "
-            f"the step before, less the accuracy before pruning. {how}",
+            f"Accuracy after pruning at an epoch and training for {more} at the frozen learning "
+            f"rate of the step before, less the accuracy before pruning. {how}",
             _charts(rows, "plasticity", "change of accuracy (points)", "no change"),
         )
     ]
