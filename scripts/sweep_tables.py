@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from standalone import standalone
+
 from sparsetrain.experiments import saved
 from sparsetrain.experiments.results import Cell, cells, common
 from sparsetrain.experiments.table import markdown_table
 from sparsetrain.report.figures.accuracy import Ranked, ranked
-from sparsetrain.report.standalone import standalone
 from sparsetrain.training.progress import duration
 
 Rows = Sequence[Mapping[str, Any]]
