@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from standalone import standalone
-
-from sparsetrain.experiments import saved
+from sparsetrain.experiments import results, saved
 from sparsetrain.experiments.results import Cell, cells, common
 from sparsetrain.experiments.table import markdown_table
 from sparsetrain.report.figures.accuracy import Ranked, ranked
+from sparsetrain.report.standalone import standalone
 from sparsetrain.training.progress import duration
 
 Rows = Sequence[Mapping[str, Any]]
@@ -130,7 +129,7 @@ def own_options(rows: Rows) -> str:
     """What the methods were given besides their defaults."""
     said = []
     for method in dict.fromkeys(row["method"] for row in rows):
-        options = common([row["options"] for row in rows if row["method"] == method])
+        options = common([results.own_options(row) for row in rows if row["method"] == method])
         if options:
             given = ", ".join(f"`{name}` {_plain(value)}" for name, value in options.items())
             said.append(f"{method}: {given}")
@@ -139,7 +138,11 @@ def own_options(rows: Rows) -> str:
 
 def _shares(row: Mapping[str, Any]) -> dict[str, float]:
     flops = row["flops"]
-    return {k: flops[f"{k}_sparse"] / flops[f"{k}_dense"] for k in ("inference", "train")}
+    train = flops["train_sparse"] + flops["train_growth"]
+    return {
+        "inference": flops["inference_sparse"] / flops["inference_dense"],
+        "train": train / flops["train_dense"],
+    }
 
 
 def _share(cell: Cell | None) -> str:

@@ -28,7 +28,8 @@ def table(kind: str) -> dict[str, dict[float, float]]:
 
 
 def share(row: dict) -> float:
-    return row["flops"]["train_sparse"] / row["flops"]["train_dense"]
+    flops = row["flops"]
+    return (flops["train_sparse"] + flops["train_growth"]) / flops["train_dense"]
 
 
 ACCURACY, COST = table("accuracy"), table("cost")
