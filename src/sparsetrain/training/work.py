@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import masks as mask_algebra
-from ..types import Method, observes
+from ..types import observes
 from .plans import Plan
 
 
@@ -28,7 +28,8 @@ class Work:
         self._worked = [0] * len(self._sizes)
         self._read = [0] * len(self._sizes)
         self._active = self._count()
-        self._noted = self._plan.sparsifier.updates
+        engine = self._plan.sparsifier  # a phase may have its own
+        self._noted, self._observes = engine.updates, observes(engine.method)
 
     def after_step(self) -> None:
         """Count a step; its passes ran before the masks moved."""
@@ -36,7 +37,8 @@ class Work:
         moved = engine.updates != self._noted
         self._steps += 1
         self._since += 1
-        if _reads_gradients(engine.method, moved):
+        grows = moved and getattr(engine.method, "growth", None) == "gradient"
+        if self._observes or grows:  # the method looked at the gradient of every weight
             pruned = zip(self._read, self._sizes.values(), self._active, strict=True)
             self._read = [read + size - active for read, size, active in pruned]
         if moved:
@@ -88,8 +90,3 @@ class Work:
 
     def _count(self) -> list[int]:
         return list(mask_algebra.count_active(self._plan.masks).values())
-
-
-def _reads_gradients(method: Method, moved: bool) -> bool:
-    """Whether a step's method looked at the gradient of every weight."""
-    return observes(method) or (moved and getattr(method, "growth", None) == "gradient")
