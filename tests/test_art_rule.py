@@ -217,3 +217,10 @@ def test_transition_changes_no_argument() -> None:
     before = replace(state)
     transition(RULE, state, 90.0, 50.0)
     assert state == before
+
+
+def test_a_score_below_zero_is_refused_before_it_is_taken_for_a_collapse() -> None:
+    with pytest.raises(ValueError, match=r"train_accuracy must be at least 0, got -1.5: .*exp"):
+        transition(RULE, start(RULE), -1.5)
+    with pytest.raises(ValueError, match="the pruned copy's accuracy must be at least 0"):
+        transition(RULE, regularizing(), 90.0, -0.1)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sparsetrain import cli, data
+from sparsetrain.kernels import native
 from sparsetrain.training.progress import Reporter
 from tests.training_tools import fake_load
 
@@ -311,6 +312,19 @@ def test_the_module_runs_as_the_command():
     words = [sys.executable, "-m", "sparsetrain", "--version"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("sparsetrain ")
+
+
+def test_the_version_says_whether_the_kernels_are_in_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for library, words in ((None, "not in use"), (object(), "in use")):
+        monkeypatch.setattr(native, "library", lambda found=library: found)
+        monkeypatch.delenv("SPARSETRAIN_NATIVE", raising=False)
+        assert cli.main(["--version"]) == 0
+        assert capsys.readouterr().out.splitlines()[1] == f"C++ kernels: {words}"
+    monkeypatch.setenv("SPARSETRAIN_NATIVE", "0")
+    cli.main(["--version"])
+    assert "left out" in capsys.readouterr().out
 
 
 def test_a_terminal_gets_bars_and_a_log_gets_lines():

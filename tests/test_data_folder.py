@@ -36,6 +36,19 @@ def test_train_and_test_folders_are_kept_apart(tmp_path: Path) -> None:
         assert loaded.name == held_out
 
 
+def test_a_part_that_is_not_read_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    parts = ("train", "val", "test")
+    files = {
+        f"{part}/{kind}/1.tiff": picture(n, 16, "TIFF")
+        for part in parts
+        for n, kind in enumerate("ab")
+    }
+    loaded = data.load(write_folder(tmp_path, files))
+    assert len(loaded.test_labels) == 2
+    (said,) = caplog.messages
+    assert f"{tmp_path / 'val'} is not read: {tmp_path / 'test'} is tested on" in said
+
+
 @pytest.mark.parametrize("top", ["", "train/"])
 def test_classes_without_a_test_part_are_split_for_good(tmp_path: Path, top: str) -> None:
     files = {f"{top}{kind}/{n}.png": _png(n) for kind in ("a", "b") for n in range(10)}

@@ -18,9 +18,11 @@ from sparsetrain.inference.choice import Chosen
 from sparsetrain.inference.cut import Costs, cheapest
 from sparsetrain.inference.prepared import prepare
 from sparsetrain.inference.units import Network
+from sparsetrain.kernels import native
 
 from .inference_nets import NETS, trained_looking_
 from .inference_tools import assert_same
+from .kernel_tools import built
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +132,7 @@ def test_the_key_depends_on_weights_kept_threads_and_rows() -> None:
     assert cache.key(network, dict(kept), rows=1, block=1) == keys[0]
 
 
+@built
 def test_the_cost_model_chooses_alike_each_time_and_follows_sparsity() -> None:
     def packed(sparsity: float) -> frozenset[str]:
         model = trained_looking_(st.models.create("vgg11", image_size=16), sparsity)
@@ -141,6 +144,17 @@ def test_the_cost_model_chooses_alike_each_time_and_follows_sparsity() -> None:
     assert len(packed(0.0)) <= 2  # the linear layer and the pooling before it
     assert packed(0.99) == packed(0.99)
     assert len(packed(0.99)) > 5
+
+
+def test_the_cost_model_of_the_kernels_takes_none_where_they_are_not_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(native, "library", lambda: None)
+    model = trained_looking_(st.models.create("vgg11", image_size=16), 0.99)
+    compiled = st.compile_sparse(model, torch.randn(16, 3, 16, 16), choice="model")
+    assert compiled.many is not None
+    assert isinstance(compiled.many.chosen, Chosen)
+    assert not compiled.many.chosen.packed
 
 
 def test_explain_says_each_layers_sparsity_kernel_and_share() -> None:

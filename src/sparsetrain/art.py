@@ -64,6 +64,13 @@ class ART(PhaseDriver):
             accuracy, and the border weight pruned too.
         recalibrate: called with the pruned network before `evaluate`, for example with
             `st.recalibrate_batchnorm_`; buffers are put back afterwards.
+
+    Attributes:
+        phase_changed: whether the last `epoch_end` began another phase.
+        last: numbers of the last regularising epoch: dense_accuracy, pruned_accuracy, window_mean
+            and strength; empty before the first.
+        rule: the run's constants.
+        state: where the run stands.
     Raises:
         ValueError: a value out of range, nothing prunable, or parameters not in the optimizer.
     Source: arXiv 2308.07163.
@@ -134,12 +141,13 @@ class ART(PhaseDriver):
         """Tell ART that an epoch is over.
 
         Args:
-            train_accuracy: of the network over this epoch, in any unit that `evaluate` shares;
-                averaged over ranks.
+            train_accuracy: of the network over this epoch; averaged over ranks. Any number of at
+                least 0 does of which more is better and which `evaluate` gives alike: IoU, R² held
+                at 0, exp(-loss). A loss does not.
             evaluate: model -> accuracy on the training data; called only while regularising, in
                 eval mode and without gradients, with the weights pruned for that time.
         Raises:
-            ValueError: an accuracy is not a finite number, or the run is done.
+            ValueError: an accuracy is not a finite number of at least 0, or the run is done.
             FloatingPointError: a weight is NaN or infinite.
         """
         self._sparsifier.check_finite()

@@ -114,13 +114,13 @@ def transition(
         after `max_regularize_epochs`, which chooses the most accurate copy of the last and of the
         best window: a copy that still gets better is best at the end, not in its window's middle.
     Raises:
-        ValueError: an accuracy is not a finite number, is missing, or the run is done.
+        ValueError: an accuracy is not a finite number of at least 0 or missing, or the run is done.
     Source: arXiv 2308.07163 and its code. Deviates, unless compat is "paper": window means are
         compared with window means, the current window decides, and the phase has an end.
     """
     if state.phase == "done":
         raise ValueError("the run is done; start a new one to train on")
-    _check_finite("train_accuracy", dense_accuracy)
+    _check_accuracy("train_accuracy", dense_accuracy)
     state = replace(state, epoch=state.epoch + 1, dense_peak=max(state.dense_peak, dense_accuracy))
     if state.phase == "dense":
         return _enter(state, "regularize") if state.epoch >= rule.dense_epochs else state
@@ -128,7 +128,7 @@ def transition(
         return _enter(state, "done") if state.epoch >= rule.finetune_epochs else state
     if pruned_accuracy is None:
         raise ValueError("pruned_accuracy is needed in the regularising phase, got None")
-    _check_finite("the pruned copy's accuracy", pruned_accuracy)
+    _check_accuracy("the pruned copy's accuracy", pruned_accuracy)
     return _regularized(rule, state, dense_accuracy, pruned_accuracy)
 
 
@@ -182,9 +182,14 @@ def _enter(state: ArtState, phase: Phase) -> ArtState:
     return replace(state, phase=phase, epoch=0)
 
 
-def _check_finite(name: str, value: float) -> None:
+def _check_accuracy(name: str, value: float) -> None:
     if not math.isfinite(value):
         raise ValueError(
             f"{name} must be a finite number, got {value}; the training has failed, lower the "
             "learning rate or the regulariser's strength"
+        )
+    if value < 0:
+        raise ValueError(
+            f"{name} must be at least 0, got {value}: ART compares shares of it. Give an accuracy, "
+            "or another score of which more is better, such as exp(-loss)"
         )

@@ -68,8 +68,10 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if words[0] == "--version":
         from . import __version__
+        from .kernels import native
 
         print(f"sparsetrain {__version__}")
+        print(f"C++ kernels: {native.described()}")
         return 0
     if words[0] not in _COMMANDS:
         raise unknown("command", words[0], _COMMANDS)

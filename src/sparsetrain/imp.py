@@ -50,6 +50,11 @@ class IMP(PhaseDriver):
             "learning-rate", where the weights stay.
         include: patterns of `st.select`.
         exclude: patterns of `st.select`.
+
+    Attributes:
+        phase_changed: whether the last `epoch_end` pruned, or ended the run.
+        rule: the run's constants.
+        state: where the run stands.
     Raises:
         ValueError: a value out of range, nothing prunable, or parameters not in the optimizer.
     Source: arXiv 1803.03635 (start), 1912.05671 (step k), 2003.02389 (learning rate). Deviates:

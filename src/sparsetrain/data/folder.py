@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ _HELD_OUT = 0.2
 _SEED = 0  # of the split where the folder has none; no other seed of a run changes it
 _MAX_BYTES = 1 << 35
 
+_log = logging.getLogger(__name__)
 _Files = tuple[list[Path], list[int]]
 
 
@@ -75,7 +77,14 @@ def _parts(path: Path) -> tuple[list[_Files], list[str]]:
         return [_listing(path, classes, classes)], classes
     classes = _classes(train)
     parts = [_listing(train, classes, classes)]
-    test = next((path / name for name in _TEST if (path / name).is_dir()), None)
+    test, *unread = [path / name for name in _TEST if (path / name).is_dir()] or [None]
+    for folder in unread:
+        _log.warning(
+            "%s is not read: %s is tested on, and validation takes its images from %s.",
+            folder,
+            test,
+            train,
+        )
     if test is not None:
         present = [folder.name for folder in _folders(test)]
         unknown = sorted(set(present) - set(classes))

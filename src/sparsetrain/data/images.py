@@ -12,7 +12,9 @@ from .dataset import DataError
 
 Mode = Literal["L", "RGB"]
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif"})
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
+)
 # Not by content alone: Pillow would hand an EPS file named .png to Ghostscript, which runs it.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "TIFF")
 _GREY = frozenset({"1", "L", "LA"})

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from ..kernels import native
 from ..kernels.packed import Layout, pack, unpack
 from .cut import Costs, cheapest
 from .model import modelled
@@ -89,6 +90,8 @@ def choose(subject: Subject, choice: Choice) -> Chosen:
 
 
 def _modelled(subject: Subject) -> frozenset[str]:
+    if native.library() is None:  # what the model counts are the C++ kernels
+        return frozenset()
     costs = modelled(subject.network, subject.able, subject.kept, subject.kinds, subject.block)
     return cheapest(subject.network, costs)
 

@@ -31,7 +31,10 @@ MASKED = tuple(_KINDS)
 """The dtypes that `mask_` can mask."""
 RANKED = (torch.float32, torch.bfloat16, torch.float16)
 """The dtypes that `kth` can rank, one at a time."""
-_LOSS = "the regulariser and the masks then take about two to four times as long a step on a CPU"
+_LOSS = (
+    "on a CPU the regulariser and the masks then take about two to four times as long a step, and "
+    "zeros save no time"
+)
 OfOneRow: TypeAlias = Literal[
     "st_pack", "st_unpack", "st_conv", "st_conv_grad",
     "st_program_make", "st_program_run", "st_program_free",
@@ -63,6 +66,13 @@ def library() -> ctypes.CDLL | None:
         )
         return None
     return _opened(PATH, _LEVELS.get(wanted, max(_LEVELS.values())))
+
+
+def described() -> str:
+    """Whether the kernels are in use, in words."""
+    if os.environ.get("SPARSETRAIN_NATIVE") == "0":
+        return "left out, as SPARSETRAIN_NATIVE=0 says"
+    return "not in use" if library() is None else "in use"
 
 
 def _opened(path: Path, level: int) -> ctypes.CDLL | None:
