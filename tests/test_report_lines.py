@@ -11,6 +11,7 @@ import pytest
 from sparsetrain.cli import main
 from sparsetrain.experiments.results import cells, make_row
 from sparsetrain.report.chart import Figure
+from sparsetrain.report.facts import unequal
 from sparsetrain.report.figures.every import figures
 from sparsetrain.report.runs import find
 
@@ -32,7 +33,8 @@ def _folder(path: Path, record: dict[str, Any]) -> Path:
 
 def _record(method: str = "static", sparsity: float = 0.9, **settings: Any) -> dict[str, Any]:
     """One of the comparison, with other settings."""
-    (path,) = RECORDS.glob(f"*-{method}-{sparsity:g}-s0-*.json")
+    # Of ART there is one for each regulariser.
+    path = min(RECORDS.glob(f"*-{method}-{sparsity:g}-s0-*.json"))
     record = json.loads(path.read_text())
     record["settings"] |= settings
     return record | {k: settings[k] for k in ("dataset", "model", "seed") if k in settings}
@@ -71,6 +73,46 @@ def test_the_records_of_the_comparison_make_the_lines_of_its_table(tmp_path):
     table = cells([make_row(record) for record in records if record["method"] != "art"])
     assert {line for line in lines if not line.startswith("art")} == set(table)
     assert {line.split()[0] for line in lines} == {record["method"] for record in records}
+
+
+def test_budgets_that_differ_between_methods_are_told(tmp_path):
+    """Within a method they are in the lines' names; between methods they are in none."""
+    _folder(tmp_path / "a", _record("gmp", lr=0.1, batch_size=128, ramp_end=0.5))
+    granet = _record("granet", lr=0.01, batch_size=64) | {"epochs": 40, "precision": "fp32"}
+    _folder(tmp_path / "b", granet)
+    _folder(tmp_path / "c", _record("rigl", lr=0.1, batch_size=128))
+    _folder(tmp_path / "d", _record("rigl", lr=0.1, batch_size=64))
+    found = find([tmp_path])
+    (said,) = unequal(found.runs)
+    assert said == (
+        "Not equal between the methods: epochs 20 (gmp, rigl), 40 (granet); "
+        "batch_size 128 (gmp), 64 (granet), 64 or 128 (rigl); lr 0.1 (gmp, rigl), 0.01 (granet); "
+        "precision bf16 (gmp, rigl), fp32 (granet)."
+    )
+    for form in ("html", "md"):
+        out = tmp_path / f"a.{form}"
+        assert main(["report", str(tmp_path), "--out", str(out)]) == 0
+        assert said in out.read_text()
+
+
+def test_what_all_methods_have_in_the_same_values_is_not_told_again(tmp_path):
+    for method in ("gmp", "rigl"):
+        for lr in (0.1, 0.2):
+            _folder(tmp_path / f"{method}-{lr}", _record(method, lr=lr))
+    found = find([tmp_path])
+    assert {run.line for run in found.runs} == {
+        f"{m} lr={x}" for m in ("gmp", "rigl") for x in (0.1, 0.2)
+    }
+    assert unequal(found.runs) == []
+
+
+def test_budgets_are_compared_within_a_data_set(tmp_path):
+    for task, lr in (("digits", 0.1), ("fashion-mnist", 0.3)):
+        for method in ("gmp", "rigl"):
+            _folder(tmp_path / task / method, _record(method, dataset=task, lr=lr))
+    _folder(tmp_path / "digits" / "set", _record("set", dataset="digits", lr=0.2))
+    said = unequal(find([tmp_path / t for t in ("digits", "fashion-mnist")]).runs)
+    assert said == ["Not equal between the methods of digits: lr 0.1 (gmp, rigl), 0.2 (set)."]
 
 
 def _figures(folder: Path) -> dict[str, Figure]:

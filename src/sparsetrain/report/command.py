@@ -10,7 +10,7 @@ import tyro
 
 from ..training.checkpoint import write_atomic
 from ..training.errors import BadInput
-from .facts import headline, left_out
+from .facts import headline, left_out, unequal
 from .figures.every import figures
 from .figures.plasticity import study_figures
 from .page import page
@@ -73,5 +73,6 @@ def _text(found: Found, form: str, title: str) -> str:
     if form == "csv":
         return as_csv(every_run(found.runs))
     if form == "md":
-        return f"# {title}\n\n{headline(found)}\n\n{as_markdown(summary(found.runs))}"
+        said = [f"# {title}", headline(found), *unequal(found.runs)]
+        return "\n\n".join([*said, as_markdown(summary(found.runs))])
     return page(found, [*study_figures(found.studies), *figures(found.runs)], title=title)

@@ -25,11 +25,12 @@ def page(found: Found, figures: Sequence[Figure], *, title: str) -> str:
     """
     runs = found.runs
     all_runs = _table(every_run(runs), "runs")
+    unequal = "".join(f'<p class="intro">{escape(said)}</p>' for said in facts.unequal(runs))
     body = (
         f'<header><h1>{escape(title)}</h1><button id="theme" type="button">light / dark</button>'
         f'<p class="facts">{escape(facts.headline(found))}</p></header>\n'
         f"{_contents(figures)}\n<main>\n"
-        f'<section id="results"><h2>Results</h2><p class="intro">{escape(facts.TABLE)}</p>'
+        f'<section id="results"><h2>Results</h2><p class="intro">{escape(facts.TABLE)}</p>{unequal}'
         f"{_table(summary(runs), 'results')}"
         f"<details><summary>Every run ({len(runs)})</summary>{all_runs}</details></section>\n"
         + "\n".join(map(_figure, figures))
