@@ -12,7 +12,7 @@ from sparsetrain import cli, methods
 from sparsetrain.experiments.best import with_best
 from sparsetrain.experiments.expand import expand
 from sparsetrain.experiments.recipe import load
-from sparsetrain.training.errors import BadInput
+from sparsetrain.training.errors import BadInput, Diverged
 from tests.sweep_tools import make_runs_quick, run_sweep, write_recipe
 
 FOLDER = Path(__file__).parents[1] / "recipes" / "equal-budget"
@@ -110,6 +110,55 @@ def test_an_unfinished_sweep_has_no_best(capsys):
     _swept()
     assert cli.main(["sweep", str(_second())]) == 2
     assert "8 are not finished. Run `sparsetrain sweep first.yaml` first" in capsys.readouterr().err
+
+
+def _write(grid: dict, **parts) -> None:
+    write_recipe(grid, **parts).rename("first.yaml")
+
+
+def test_a_method_that_becomes_nan_is_passed_over_until_it_is_mended(capsys):
+    grid = {"method": ["static", "rigl", "gmp"], "seed": [0, 1]}
+    _write(grid, per_method={"rigl": {"lr": 1e30}})
+    swept = run_sweep(Path("first.yaml"))
+    assert len(swept.failed) == 2 and all("became nan" in error for error in swept.failed.values())
+    assert cli.main(["sweep", str(_second(count=3)), "--dry-run"]) == 0
+    out, err = capsys.readouterr()
+    assert "best of first.yaml passes over rigl: 2 of its 2 runs failed: epoch 1: " in err
+    assert "rigl" not in out and "2 runs" in out
+    # The sweep tells them, and tries them again; other settings are other runs.
+    assert cli.main(["sweep", "first.yaml", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "6 runs, 4 finished, 2 failed, 2 to do" in out and "failed: epoch 1: " in out
+    _write(grid, per_method={"rigl": {"lr": 0.05}})
+    assert cli.main(["sweep", "second.yaml", "--dry-run"]) == 2
+    assert "of which 2 are not finished" in capsys.readouterr().err
+    run_sweep(Path("first.yaml"))
+    assert set(with_best(load(_second(count=3)), {}).grids[0]["method"]) == set(grid["method"])
+
+
+def test_a_run_that_failed_is_forgotten_once_it_is_through(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("sparsetrain.experiments.worker.train", _diverge)
+        assert len(run_sweep(_swept()).failed) == 8
+    with pytest.raises(BadInput, match=r"best finds no method in first\.yaml"):
+        with_best(load(_second()), {})
+    assert run_sweep(Path("first.yaml")).failed == {}
+    assert not list(Path("runs").rglob("*.failed"))
+    assert len(with_best(load(_second(count=4)), {}).grids[0]["method"]) == 4
+
+
+def _diverge(*_, **__):
+    raise Diverged("a weight is NaN.")
+
+
+def test_methods_that_do_not_count_need_not_be_finished():
+    _write({"method": ["static", "gmp"], "seed": [0]})
+    run_sweep(Path("first.yaml"))
+    _write({"method": ["static", "gmp", "rigl"], "seed": [0]})
+    with pytest.raises(BadInput, match="of which 1 are not finished"):
+        with_best(load(_second()), {})
+    chosen = with_best(load(_second(**{"not": ["rigl"]})), {}).grids[0]["method"]
+    assert set(chosen) == {"static", "gmp"}
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,10 @@ def test_handlers_are_put_back_and_the_main_thread_alone_has_them(tmp_path, monk
 SECOND = """
 import os, signal, sys
 import sparsetrain.data
+from sparsetrain.training import stop
 from sparsetrain.training.progress import Reporter
 from tests.training_tools import fake_load, run
+stop._ECHO = float(sys.argv[3])
 sparsetrain.data.load = fake_load
 def advance(_):
     for _ in range(int(sys.argv[2])):
@@ -136,9 +138,11 @@ sys.exit(cli.main(["train", "--model", "mlp", "--method", "dense", "--batch-size
 
 
 @posix
-@pytest.mark.parametrize(("signals", "checkpoints"), [(1, 1), (2, 0)])
-def test_the_second_signal_exits_at_once(tmp_path, signals, checkpoints):
-    words = [sys.executable, "-c", SECOND, str(tmp_path / "a"), str(signals)]
+@pytest.mark.parametrize(
+    ("signals", "echo", "checkpoints"), [(1, 0.0, 1), (2, 0.0, 0), (2, 60.0, 1)]
+)
+def test_the_second_signal_exits_at_once_but_for_an_echo(tmp_path, signals, echo, checkpoints):
+    words = [sys.executable, "-c", SECOND, str(tmp_path / "a"), str(signals), str(echo)]
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 143, done.stderr

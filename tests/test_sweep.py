@@ -90,7 +90,7 @@ def test_a_failed_run_is_told_and_the_others_go_on(capsys):
     assert lines[6].startswith("  dense lr=1e+30 seed 0: epoch 1: ")
     assert [line.split()[:2] for line in out.splitlines()[1:]] == [["dense", "lr=0.05"]]
     assert cli.main(["sweep", "r.yaml"]) == 1
-    assert capsys.readouterr().err.startswith("sweep r: 4 runs, 2 finished, 2 broken off, 2 to do")
+    assert capsys.readouterr().err.startswith("sweep r: 4 runs, 2 finished, 2 failed, 2 to do")
 
 
 def test_a_bug_in_one_run_is_not_the_end_of_the_others(monkeypatch):

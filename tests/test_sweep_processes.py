@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -111,12 +112,14 @@ def test_a_killed_sweep_goes_on_where_it_was(
     else:
         process.send_signal(number)
     code, err = _finish(process)
-    if number == signal.SIGINT:
-        assert code == 130
+    if number == signal.SIGKILL:
+        assert code == -signal.SIGKILL
+    else:
+        assert code == 128 + number
         assert "Traceback" not in err
         assert err.splitlines()[-1].endswith("runs finished; the same command continues.")
-    else:
-        assert code != 0
+        # Its workers have ended before it, with their checkpoints.
+        assert _free() and not any(map(_argv, workers))
     _wait_until(lambda: _free() and not any(map(_argv, workers)))
     code, err = _finish(_start("--jobs", jobs, "--save", "broken.json"))
     assert code == 0, err
@@ -124,6 +127,26 @@ def test_a_killed_sweep_goes_on_where_it_was(
     assert not list(Path("runs").rglob("*.part"))
     assert "broken off" in err.splitlines()[0]
     assert _rows("broken.json") == undisturbed
+
+
+def test_a_supervisor_that_signals_all_and_kills_the_rest_costs_no_epoch() -> None:
+    # As of a container: SIGTERM to the whole group, and SIGKILL once the main process has ended.
+    write_recipe(GRID, **REAL, checkpoint_every="20ep")
+    process = _start("--jobs", "2")
+    _wait_until(lambda: sum(len(_lines(p)) > 1 for p in Path("runs").rglob("metrics.jsonl")) == 2)
+    os.killpg(process.pid, signal.SIGTERM)
+    code, err = _finish(process)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    assert code == 143, err
+    before = {p: _lines(p) for p in Path("runs").rglob("metrics.jsonl")}
+    assert _finish(_start("--jobs", "2"))[0] == 0
+    # Seconds, too: no epoch was trained again.
+    assert all(_lines(path)[: len(lines)] == lines for path, lines in before.items())
+
+
+def _lines(metrics: Path) -> list[str]:
+    return metrics.read_text().splitlines()
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

@@ -18,6 +18,7 @@ from .expand import Run
 from .live import Board
 from .results import make_row
 from .survey import Place
+from .terminated import exit_code, sigterm_raises
 from .turns import in_turn
 from .worker import Bench, Job, Outcome
 
@@ -57,31 +58,32 @@ def make(
     rows: dict[int, dict[str, Any]] = {}
     failed: dict[int, str] = {}
     left = [_job(i, place) for i, place in enumerate(places) if not place.done]
-    _prepare([places[job.index].run for job in left], bench, reporter)
-    started = time.perf_counter()
 
     def waits(taken: Sequence[Job]) -> None:
         reporter.say(words.elsewhere([places[job.index].run.about for job in taken]))
 
     try:
-        with (
-            reporter.live(board.draw),
-            contextlib.closing(
-                in_turn(left, lambda some: _outcomes(some, jobs, ray, bench), waits)
-            ) as outcomes,
-        ):
-            for outcome in outcomes:
-                board.end(outcome.index, failed=outcome.record is None)
-                reporter.say(progress.line(outcome, elapsed=time.perf_counter() - started))
-                if outcome.record is None:
-                    failed[outcome.index] = outcome.error
-                else:
-                    rows[outcome.index] = make_row(outcome.record)
+        with sigterm_raises():
+            _prepare([places[job.index].run for job in left], bench, reporter)
+            started = time.perf_counter()
+            with (
+                reporter.live(board.draw),
+                contextlib.closing(
+                    in_turn(left, lambda some: _outcomes(some, jobs, ray, bench), waits)
+                ) as outcomes,
+            ):
+                for outcome in outcomes:
+                    board.end(outcome.index, failed=outcome.record is None)
+                    reporter.say(progress.line(outcome, elapsed=time.perf_counter() - started))
+                    if outcome.record is None:
+                        failed[outcome.index] = outcome.error
+                    else:
+                        rows[outcome.index] = make_row(outcome.record)
     except (KeyboardInterrupt, Interrupted) as stop:
-        code = stop.code if isinstance(stop, Interrupted) else 130
         done = len(rows) + sum(place.done for place in places)
         raise Interrupted(
-            f"stopped with {done} of {len(places)} runs finished; the same command continues.", code
+            f"stopped with {done} of {len(places)} runs finished; the same command continues.",
+            exit_code(stop),
         ) from None
     if failed:
         reporter.say(words.failures(failed, places))

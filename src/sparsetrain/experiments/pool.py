@@ -33,7 +33,7 @@ def run_all(jobs: Sequence[Job], *, workers: int, bench: Bench) -> Generator[Out
         bench: of this process.
     Raises:
         Interrupted: with one worker, Ctrl-C or SIGTERM during a run.
-        KeyboardInterrupt: with more, Ctrl-C.
+        KeyboardInterrupt: with more, Ctrl-C; and SIGTERM where `terminated.sigterm_raises`.
     """
     if workers == 1:
         yield from map(bench.run, jobs)
@@ -64,7 +64,7 @@ def run_all(jobs: Sequence[Job], *, workers: int, bench: Bench) -> Generator[Out
                 worker.stop()
             for worker in crew:
                 worker.join()
-        finally:  # a second Ctrl-C waits for no checkpoint
+        finally:  # a second signal waits for no checkpoint
             for worker in crew:
                 worker.kill()
 

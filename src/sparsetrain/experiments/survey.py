@@ -1,4 +1,4 @@
-"""What of a sweep is there already: finished here, recorded elsewhere, broken off, or nothing."""
+"""What of a sweep is there: finished here, recorded elsewhere, broken off, failed, or nothing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from ..training.errors import BadInput
 from ..training.folder import RunFolder
+from . import failure
 from .expand import Run
 from .results import make_row
 
-State = Literal["finished", "recorded", "broken off", "new", "unusable"]
+State = Literal["finished", "recorded", "broken off", "failed", "new", "unusable"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Place:
 
     Attributes:
         row: from `results.make_row`, where the run is finished or recorded.
-        problem: where it is unusable, why, and what to do: what training there will say, too.
+        problem: where it is unusable, why, and what to do: what training there will say, too; where
+            it failed by its own settings, how. It is tried again all the same.
     """
 
     run: Run
@@ -59,4 +61,6 @@ def _look(run: Run, path: Path, recorded: Mapping[str, dict[str, Any]]) -> Place
         return Place(run, path, "finished", make_row(record))
     if run.key in recorded:
         return Place(run, path, "recorded", recorded[run.key])
+    if problem := failure.known(path):
+        return Place(run, path, "failed", problem=problem)
     return Place(run, path, "broken off" if folder.config.is_file() else "new")

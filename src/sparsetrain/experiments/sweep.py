@@ -82,7 +82,7 @@ def sweep(options: SweepOptions, *, reporter: Reporter) -> Swept:
     """
     _check(options)
     recorded = {} if options.records is None else saved.recorded(options.records)
-    recipe = with_best(load(options.recipe), recorded)
+    recipe = with_best(load(options.recipe), recorded, say=reporter.say)
     runs = expand(recipe)
     out = Path("runs") / recipe.name if options.out is None else options.out
     places = survey(runs, out, recorded)

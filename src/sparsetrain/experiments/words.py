@@ -23,10 +23,8 @@ def run_name(about: Mapping[str, Any]) -> str:
 def headline(name: str, places: Sequence[Place], out: Path, *, verb: str = "sweep") -> str:
     """How many runs there are and how far they are, in one line."""
     count = Counter(place.state for place in places)
-    left = [
-        f"{count[state]} {state}" for state in ("finished", "recorded", "broken off", "unusable")
-    ]
-    left = [text for text in left if not text.startswith("0 ")]
+    states = ("finished", "recorded", "broken off", "failed", "unusable")
+    left = [f"{count[state]} {state}" for state in states if count[state]]
     to_do = sum(not place.done for place in places)
     runs, said = counted(len(places), "run"), ", ".join([*left, f"{to_do} to do"])
     return f"{verb} {name}: {runs}, {said} -> {out}"
@@ -43,7 +41,7 @@ def plan_lines(places: Sequence[Place], costs: Sequence[Estimate | None]) -> lis
         "  ".join([*(f"{text:<{w}}" for text, w in zip(row, widths, strict=False)), row[3]])
         for row in rows
     ]
-    return lines + [f"unusable: {place.problem}" for place in places if place.problem]
+    return lines + [f"{place.state}: {place.problem}" for place in places if place.problem]
 
 
 def _cost(cost: Estimate | None) -> str:

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..data.catalog import AnyDataset
@@ -16,6 +17,7 @@ from ..training.feeds import load_data
 from ..training.progress import Reporter
 from ..training.run import train
 from ..training.settings import build
+from . import failure
 
 
 @dataclass(frozen=True)
@@ -66,23 +68,28 @@ class Bench:
     def run(self, job: Job) -> Outcome:
         """Train, or continue; whatever goes wrong with the run is in the outcome.
 
+        A failure that would come again is noted beside the run folder.
+
         Raises:
             Interrupted: Ctrl-C or SIGTERM; the run can be continued.
         """
-        started = time.perf_counter()
+        started, folder = time.perf_counter(), Path(job.settings["out"])
         record, error, final = None, "", False
+        failure.forget(folder)
         try:
             config = build(job.settings)
             dataset = self.load(config.data)
             record = train(config, reporter=_silent(), command=job.command, dataset=dataset)
         except Interrupted:
             raise
-        except InUse as failure:
-            return Outcome(job.index, error=str(failure), taken=job)
-        except (BadInput, RunFailed) as failure:
-            error, final = str(failure), _is_final(failure)
-        except Exception as failure:  # of whatever kind: the other runs go on
-            error = _sentence(failure)
+        except InUse as problem:
+            return Outcome(job.index, error=str(problem), taken=job)
+        except (BadInput, RunFailed) as problem:
+            error, final = str(problem), _is_final(problem)
+        except Exception as problem:  # of whatever kind: the other runs go on
+            error = _sentence(problem)
+        if final:
+            failure.note(folder, error)
         return Outcome(job.index, record, error, final, time.perf_counter() - started)
 
     def load(self, config: DataConfig, reporter: Reporter | None = None) -> AnyDataset:

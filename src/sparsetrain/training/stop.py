@@ -5,8 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
+
+_ECHO = 1.0  # seconds
+
+
+def is_echo(first: float) -> bool:
+    """Whether a SIGTERM that comes now is the one of `first`, which has come by a second way.
+
+    A supervisor signals every process of a group, and their parent passes it on to its workers.
+
+    Args:
+        first: when it came, by `time.monotonic`.
+    """
+    return time.monotonic() - first < _ECHO
 
 
 class Stop(Exception):  # noqa: N818 - no error: somebody asked for it
@@ -16,12 +30,15 @@ class Stop(Exception):  # noqa: N818 - no error: somebody asked for it
 class Signals:
     """Notes SIGINT and SIGTERM instead of dying of them; the second one exits at once.
 
+    But for an echo of SIGTERM, which changes nothing.
+
     Handlers can be set in the main thread alone; elsewhere, and for a signal that the process was
     started to ignore (as `nohup` and a shell's `&` do), this changes nothing.
     """
 
     def __init__(self) -> None:
         self._caught: signal.Signals | None = None
+        self._when = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
     @property
@@ -67,7 +84,9 @@ class Signals:
         self._before.clear()
 
     def _note(self, number: int, _: FrameType | None) -> None:
+        if number == self._caught == signal.SIGTERM and is_echo(self._when):
+            return
         if self._caught is not None:
             # Not sys.exit: whatever is under way may be what hangs.
             os._exit(128 + number)
-        self._caught = signal.Signals(number)
+        self._caught, self._when = signal.Signals(number), time.monotonic()

@@ -22,6 +22,7 @@ from ...training.session import check_model
 from ...training.settings import flatten
 from .. import pool
 from ..command import train_command
+from ..terminated import exit_code, sigterm_raises
 from ..turns import in_turn
 from ..worker import Bench, Job, Outcome
 from .space import Search, load
@@ -84,14 +85,13 @@ def search(options: SearchOptions, *, reporter: Reporter) -> Searched:
         f"search {wanted.path.stem}: {wanted.trials} trials, {done} finished{again} -> {out}"
     )
     try:
-        with study.signs_of_life():
+        with sigterm_raises(), study.signs_of_life():
             _make(wanted, study, out, options.jobs, reporter)
     except (KeyboardInterrupt, Interrupted) as stop:
-        code = stop.code if isinstance(stop, Interrupted) else 130
         done = len(study.finished())
         raise Interrupted(
             f"stopped with {done} of {wanted.trials} trials finished; the same command continues.",
-            code,
+            exit_code(stop),
         ) from None
     trials = tuple(study.finished())
     if trials:
