@@ -155,6 +155,34 @@ def test_the_difference_at_a_smaller_scale_is_that_of_what_sparsity_costs():
     assert [o.difference for o in found] == pytest.approx(expected)
 
 
+def test_what_sparsity_costs_is_against_the_dense_network_of_the_number_s_own_text():
+    # spec: published_results.md, "never mix families"; methods.md C2 has the dense networks.
+    cells = plan(table("hypersparse-comparison"), "small")
+    accuracies = [0.9 if cell.dense else 0.85 for cell in cells]
+    found = outcomes(cells, _rows(cells, accuracies), set(), "small")
+    there = {(o.cell.instead, o.cell.line): o.difference for o in found if o.cell.sparsity == 0.9}
+    vgg, resnet = "VGG-19, CIFAR-10", "ResNet-32 of double width, CIFAR-10"
+    assert there[vgg, "LTH"] == pytest.approx(-5 - (93.51 - 94.23))
+    assert there[vgg, "ART, HyperSparse"] == pytest.approx(-5 - (93.93 - 93.84))
+    assert there[resnet, "ART, HyperSparse"] == pytest.approx(-5 - (94.22 - 94.70))
+    # Of two texts nobody knows which; of GraSP's ResNet-32 nobody has the dense number.
+    for cell in ((vgg, "SNIP"), (vgg, "GraSP"), (resnet, "SNIP"), (resnet, "RigL")):
+        assert there[cell] is None
+    said = text(table("hypersparse-comparison"), found, "small")
+    assert "The dense network of LTH: 94.23 [5], VGG-19, CIFAR-10." in said
+    assert "[5] HaroonKhawaja/BaCP docs/published_comparators.md (quoting arXiv 2002.07376)" in said
+    assert f"({resnet}: SNIP, LTH, RigL; {vgg}: SNIP, GraSP)." in said
+
+
+@pytest.mark.parametrize("name", names())
+def test_no_number_is_beside_the_dense_network_of_another_text(name):
+    # Named by the table itself, for which see there.
+    by_hand = {"hypersparse-logs", "itop-imagenet", "rigl-imagenet"}
+    for cell in plan(table(name), "full"):
+        if cell.control is not None and name not in by_hand:
+            assert cell.control.texts == cell.published[0].texts and len(cell.control.texts) == 1
+
+
 @pytest.mark.parametrize("write", [text, markdown])
 def test_the_table_says_which_accuracy_ours_is(write):
     cells = plan(table("hypersparse"), "full")[:2]

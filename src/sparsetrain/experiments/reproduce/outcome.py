@@ -33,7 +33,8 @@ class Outcome:
 
     Attributes:
         difference: in points of accuracy. At full scale ours - published; at the others what
-            sparsity costs here - what it costs there, each against its own dense network.
+            sparsity costs here - what it costs there, each against its own dense network; None
+            where one of the two is not known.
     """
 
     cell: Cell
@@ -52,9 +53,14 @@ def outcomes(
         failed: keys of the runs that failed.
     """
     ours = [_ours([rows[run.key] for run in cell.runs if run.key in rows]) for cell in cells]
-    dense = {c.problem: (c, own) for c, own in zip(cells, ours, strict=True) if c.dense}
+    dense = {c.problem: own for c, own in zip(cells, ours, strict=True) if c.dense}
     return [
-        Outcome(cell, _state(cell, rows, failed), own, _difference(cell, own, dense, scale))
+        Outcome(
+            cell,
+            _state(cell, rows, failed),
+            own,
+            _difference(cell, own, dense.get(cell.problem), scale),
+        )
         for cell, own in zip(cells, ours, strict=True)
     ]
 
@@ -79,15 +85,12 @@ def _state(cell: Cell, rows: Mapping[str, Any], failed: set[str]) -> State:
     return "partly" if done else "not run"
 
 
-def _difference(
-    cell: Cell, ours: Ours | None, dense: Mapping[str, tuple[Cell, Ours | None]], scale: Scale
-) -> float | None:
+def _difference(cell: Cell, ours: Ours | None, dense: Ours | None, scale: Scale) -> float | None:
     if ours is None or not cell.published:
         return None
     there = cell.published[0].top1
     if scale == "full":
         return ours.mean - there
-    control, own = dense.get(cell.problem, (None, None))
-    if cell.dense or control is None or own is None or not control.published:
+    if cell.dense or dense is None or cell.control is None:
         return None
-    return (ours.mean - own.mean) - (there - control.published[0].top1)
+    return (ours.mean - dense.mean) - (there - cell.control.top1)

@@ -9,7 +9,7 @@ from typing import Any
 from ...training.check import resolve
 from ...training.settings import build, fingerprint
 from ..expand import Run
-from .published import Published, find
+from .published import Published, Wanted, dense_beside, find
 from .tables import Line, Problem, Scale, Table, small_scale
 
 
@@ -24,6 +24,7 @@ class Cell:
         dense: whether it is the table's dense network.
         sparsity: fraction of zeros.
         published: the numbers of the source, mostly one or none.
+        control: the dense network beside the first of them, as published; None where not known.
         runs: one for each seed; empty where the cell cannot be run.
         note: why not, or how it differs from the source; may be empty.
     """
@@ -34,6 +35,7 @@ class Cell:
     dense: bool
     sparsity: float
     published: tuple[Published, ...]
+    control: Published | None
     runs: tuple[Run, ...]
     note: str
 
@@ -79,14 +81,7 @@ def _cells(
     dense = line.settings.get("method") == "dense"
     wanted = table.sparsities if scale == "full" else table.small_sparsities
     for sparsity in (0.0,) if dense else wanted:
-        found = ()
-        if line.published is not None:
-            found = find(
-                line.published,
-                model=problem.published,
-                dataset=problem.dataset,
-                sparsity=sparsity,
-            )
+        found = () if line.published is None else _find(line.published, problem, sparsity)
         missing = line.missing or (problem.missing if scale == "full" else "")
         seeds = table.seeds if scale == "full" else table.seeds[:1]
         settings = _settings(table, problem, line, scale, epochs)
@@ -100,9 +95,24 @@ def _cells(
             dense=dense,
             sparsity=sparsity,
             published=found,
+            control=_control(line.published, problem, found),
             runs=runs,
             note=missing or line.note,
         )
+
+
+def _find(wanted: Wanted, problem: Problem, sparsity: float) -> tuple[Published, ...]:
+    return find(wanted, model=problem.published, dataset=problem.dataset, sparsity=sparsity)
+
+
+def _control(
+    wanted: Wanted | None, problem: Problem, found: Sequence[Published]
+) -> Published | None:
+    if wanted is None or not found:
+        return None
+    if wanted.dense is None:
+        return dense_beside(found[0])
+    return next(iter(_find(wanted.dense, problem, 0.0)), None)
 
 
 def _settings(

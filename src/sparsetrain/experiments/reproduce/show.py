@@ -83,6 +83,8 @@ def as_json(found: Sequence[Outcome], name: str, scale: Scale) -> list[dict[str,
             "source": [n.source for n in o.cell.published],
             "evidence": [n.evidence for n in o.cell.published],
             "source_note": [n.note for n in o.cell.published],
+            "published_dense": None if o.cell.control is None else o.cell.control.top1,
+            "dense_source": None if o.cell.control is None else o.cell.control.source,
             "ours": None if o.ours is None else o.ours.mean,
             "ours_sd": None if o.ours is None else o.ours.sd,
             "seeds": 0 if o.ours is None else o.ours.n,
@@ -123,7 +125,8 @@ def _spread(sd: float | None) -> str:
 
 def _marks(found: Sequence[Outcome]) -> dict[str, str]:
     """[1], [2] for sources; [a], [b] for notes."""
-    texts = sources([n for o in found for n in o.cell.published])
+    controls = [o.cell.control for o in found if o.cell.control is not None and not o.cell.dense]
+    texts = sources([*(n for o in found for n in o.cell.published), *controls])
     notes = dict.fromkeys(o.cell.note for o in found if o.cell.note)
     letters = (f"[{chr(ord('a') + i)}]" for i in range(26))
     numbered = {text: f"[{i}]" for i, text in enumerate(texts, 1)}
@@ -144,17 +147,37 @@ def _foot(table: Table, found: Sequence[Outcome], scale: Scale, marks: dict[str,
             "difference: what sparsity costs here less what it costs there, each against its own "
             "dense network, in points. Other data and another network: compare orders, not numbers."
         )
-        lines += _without_control(found)
+        lines += [*_controls(found, marks), *_without_control(found)]
     count = Counter(o.state for o in found)
     said = ", ".join(f"{n} {state}" for state, n in count.items())
     lines.append(f"{len(found)} cells: {said}.")
     return lines
 
 
+def _controls(found: Sequence[Outcome], marks: dict[str, str]) -> list[str]:
+    """The published dense networks that are not the table's, and whose lines they are beside."""
+    own = {o.cell.problem: o.cell.published for o in found if o.cell.dense}
+    groups: dict[str, dict[str, None]] = {}
+    for o in found:
+        control = o.cell.control
+        if control is None or o.cell.dense or control in own.get(o.cell.problem, ()):
+            continue
+        said = f"{control.top1:.2f}{_spread(control.sd)} {marks[sources([control])[0]]}"
+        groups.setdefault(f"{said}, {o.cell.instead}", {})[o.cell.line] = None
+    return [f"The dense network of {', '.join(names)}: {said}." for said, names in groups.items()]
+
+
 def _without_control(found: Sequence[Outcome]) -> list[str]:
     """Why cells that have both numbers have no difference, if there are such."""
     numbers = [o for o in found if o.ours is not None and o.cell.published and not o.cell.dense]
-    bare = dict.fromkeys(o.cell.instead for o in numbers if o.difference is None)
+    bare: dict[str, dict[str, None]] = {}
+    for o in numbers:
+        if o.difference is None:
+            bare.setdefault(o.cell.instead, {})[o.cell.line] = None
     if not bare:
         return []
-    return [f"No difference where the dense accuracy is missing on one side: {', '.join(bare)}."]
+    told = "; ".join(f"{problem}: {', '.join(names)}" for problem, names in bare.items())
+    return [
+        "No difference where the dense accuracy beside a number is missing here or not known there "
+        f"({told})."
+    ]

@@ -187,4 +187,5 @@ def _wanted(data: dict[str, Any]) -> Wanted:
         variants=(variant,) if isinstance(variant, str) else tuple(variant),
         source=data.get("source", ""),
         unstated=data.get("sparsity") == "unstated",
+        dense=_wanted(data["dense"]) if "dense" in data else None,
     )
