@@ -41,6 +41,22 @@ def test_the_mean_by_rank_is_that_of_a_loop_over_the_sorted_weights():
     assert analysis.mean_by_rank(values, weights, ranks) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("count", [4, 33, 50])
+def test_the_mean_by_share_is_that_of_a_loop_over_the_sorted_weights(count):
+    draws = np.random.default_rng(0)
+    weights, values = draws.normal(size=count), draws.normal(size=count)
+    order = sorted(range(count), key=lambda i: abs(weights[i]))
+    sizes = [count // 10 + (i < count % 10) for i in range(10)]
+    expected, first = [], 0
+    for size in sizes:
+        own = [abs(values[i]) for i in order[first : first + size]]
+        expected.append(sum(own) / size if size else np.nan)
+        first += size
+    assert first == count
+    found = analysis.mean_by_share(values, weights)
+    np.testing.assert_allclose(found, expected)
+
+
 def test_hypersparse_s_gradient_by_rank_falls_and_is_two_thirds_at_the_border():
     """Spec: |g| falls with |w|, and at the border it is 2/3 of its largest value."""
     weights = torch.randn(20_000, generator=torch.Generator().manual_seed(0))

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from statistics import mean, stdev
 from urllib.parse import unquote
 
@@ -259,6 +260,22 @@ def test_damaged_weights_are_told_and_the_other_runs_are_drawn(runs, tmp_path, c
     assert {s.name for chart in found["dead"].charts for s in chart.series} == {"gmp"}
     said = [record.message for record in caplog.records]
     assert said == [f"cannot read {file}; the run's dead units are left out."]
+
+
+def test_magnitudes_are_shown_on_both_sides_of_the_border(runs):
+    found = [one for one in find([runs]).runs if one.line == "art l1"]
+    high = [
+        replace(one, record=one.record | {"sparsity": one.record["sparsity"] | {"target": s}})
+        for one in found
+        for s in (0.9, 0.998)
+    ]
+    for one in high:
+        (shown,) = [f for f in figures([one]) if f.key == "magnitudes"]
+        for chart in shown.charts:
+            (border,) = chart.marks
+            for series in chart.series:
+                kept = [x for x in series.x if x > border.x]
+                assert len(kept) > 5 and max(kept) < 1
 
 
 def test_art_without_a_pull_has_no_strength_to_draw(tmp_path, monkeypatch):

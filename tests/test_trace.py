@@ -17,6 +17,7 @@ from sparsetrain.report.runs import find
 from sparsetrain.sparsifier import Sparsifier
 from sparsetrain.training.errors import Interrupted
 from sparsetrain.training.progress import Reporter
+from sparsetrain.training.tracing import Tracer
 from tests.training_tools import ART, fake_load, run
 
 METHODS = {
@@ -140,6 +141,78 @@ def test_the_regulariser_s_profile_is_its_closed_form(tmp_path):
     assert (profile >= low * 0.999).all()
     assert (profile <= high * 1.001).all()
     assert np.isnan(found.regularizer_profile[-1]).all()
+
+
+@pytest.mark.parametrize("most", [trace.PROFILED, 100])
+def test_gradients_of_kept_and_of_pruned_weights_are_told_apart(tmp_path, monkeypatch, most):
+    """Against the whole network's; of fewer kept weights than there are, against those taken."""
+    seen = []
+    real = Tracer.look
+
+    def look(self, work):
+        masks = self._session.plan.masks
+        own = [(p, masks[n]) for n, p in self._session.model.named_parameters() if n in masks]
+        if own[0][0].grad is not None:
+            parts = [(p.grad, p.detach(), mask) for p, mask in own]
+            seen.append(
+                [torch.cat([t.flatten() for t in ts]).numpy() for ts in zip(*parts, strict=True)]
+            )
+        real(self, work)
+
+    monkeypatch.setattr(Tracer, "look", look)
+    monkeypatch.setattr(trace, "PROFILED", most)
+    run(tmp_path, **METHODS["rigl"], sparsity=0.8)
+    found = _trace(tmp_path)
+    assert len(seen) == 4 and np.isnan(found.kept_gradient[0]).all()
+    for epoch, (grads, weights, active) in enumerate(seen, 1):
+        kept = np.flatnonzero(active)
+        assert len(kept) > 100
+        if len(kept) > most:
+            kept = kept[[i * (len(kept) - 1) // (most - 1) for i in range(most)]]
+        order = sorted(kept, key=lambda i: abs(weights[i]))
+        tenths = [np.abs(grads[part]).mean() for part in np.array_split(order, 10)]
+        np.testing.assert_allclose(found.kept_gradient[epoch], tenths, rtol=1e-5)
+        assert found.pruned_gradient[epoch] == pytest.approx(np.abs(grads[~active]).mean())
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 0.98, 0.998])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_gradients_of_an_older_trace_are_not_mixed_either(tmp_path, sparsity, seed):
+    """Its sample has more zeros or fewer than the network: pruned at 100, kept at their rank."""
+    draws, sizes = np.random.default_rng(seed), {"a": 60_000, "b": 17_072}
+    total = sum(sizes.values())
+    weights, grads = np.zeros(total), np.full(total, 100.0)
+    kept = draws.permutation(total)[: round(total * (1 - sparsity))]
+    weights[kept] = np.linspace(0.1, 1, len(kept))
+    grads[kept] = np.linspace(1, 2, len(kept))
+    places = trace.sampled_places(sizes, trace.PROFILED)
+    shown = np.concatenate([places["a"], 60_000 + places["b"]])
+    ranks = analysis.relative_ranks()
+    active = [np.count_nonzero(part) for part in np.split(weights, [60_000])]
+    arrays = {
+        "step": np.array(0),
+        "active": np.array(active),
+        "mask_of": np.array(0),
+        "top_of": np.array(0),
+        "weight_profile": analysis.magnitude_profile(weights[shown], ranks),
+        "gradient_profile": analysis.mean_by_rank(grads[shown], weights[shown], ranks),
+    }
+    layers = trace.Layers(
+        *(tuple(sizes), tuple(sizes.values()), ((60_000,), (17_072,)), (0, 0), 0),
+        *(len(kept), 1, 1, ("a", "b"), tuple(ranks)),
+    )
+    (tmp_path / "layers.json").write_bytes(trace.dump_layers(layers))
+    (tmp_path / "epoch-00000.npz").write_bytes(trace.dump_epoch(arrays))
+    found = analysis.load_trace(tmp_path)
+    assert found is not None
+    expected_pruned = 100 if sparsity else np.nan
+    np.testing.assert_array_equal(found.pruned_gradient[0], expected_pruned)
+    tenths = found.kept_gradient[0]
+    known = np.isfinite(tenths)
+    assert known[2:].all()  # the smallest may lie in the part that is mixed
+    expected = 1.05 + 0.1 * np.arange(10)
+    # At 99.8 % the sample has some 33 kept weights. One pruned in a hundred would be off by 1.
+    np.testing.assert_allclose(tenths[known], expected[known], atol=0.3)
 
 
 def test_without_trace_nothing_is_kept_and_the_network_is_the_same(tmp_path):

@@ -19,6 +19,7 @@ from .ledger import training_ledger as training_ledger
 from .pareto import front as front
 from .profiles import magnitude_profile as magnitude_profile
 from .profiles import mean_by_rank as mean_by_rank
+from .profiles import mean_by_share as mean_by_share
 from .profiles import relative_ranks as relative_ranks
 from .trace import Layers as Layers
 from .trace import Trace as Trace

@@ -47,5 +47,22 @@ def mean_by_rank(values: np.ndarray, weights: np.ndarray, ranks: np.ndarray) -> 
     return (sums[high] - sums[low]) / (high - low)
 
 
+def mean_by_share(values: np.ndarray, weights: np.ndarray, parts: int = 10) -> np.ndarray:
+    """The mean magnitude of `values` in equal shares of the weights, from the smallest up.
+
+    Args:
+        values: as many as the weights, for example their gradients.
+        weights: what ranks them, by magnitude.
+        parts: shares; 10 makes tenths.
+    Returns:
+        One mean a share, float64; NaN for a share without a weight. Shares differ by one weight at
+        most, and the first are the larger ones.
+    """
+    order = np.argsort(np.abs(weights), axis=None, kind="stable")
+    sorted_values = np.abs(values).reshape(-1)[order].astype(np.float64)
+    shares = np.array_split(sorted_values, parts)
+    return np.array([share.mean() if share.size else np.nan for share in shares])
+
+
 def _places(ranks: np.ndarray, size: int) -> np.ndarray:
     return np.rint(np.asarray(ranks) * (size - 1)).astype(np.int64)

@@ -3,6 +3,7 @@
 `layers.json` says what the columns are; `epoch-00000.npz` is of before the first step, and each
 later one of the end of its epoch. Masks are kept as bits of a fixed sample of at most SAMPLE
 weights, all of them in a smaller network, and profiles are of PROFILED; counts are of all weights.
+What earlier versions wrote otherwise is brought into today's form.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _log = logging.getLogger(__name__)
 VERSION = 1
 SAMPLE = 2**18  # 32 KiB of bits; an overlap of 1 % of them is known to 0.2 points
 PROFILED = 2**14  # sorted in 2 ms
+SHARES = 10  # of the active weights
 _NAME = re.compile(r"epoch-(\d+)\.npz")
 
 
@@ -78,7 +80,9 @@ class Trace:
         weight_profile: [E, P] magnitudes at `layers.ranks`.
         regularizer_profile: [E, P - 1] the regulariser's gradient at strength 1 between those
             ranks of the weights; NaN where there is none.
-        gradient_profile: [E, P - 1] the last batch's gradient likewise.
+        kept_gradient: [E, SHARES] the last batch's mean |gradient| in each tenth of the active
+            weights, from the smallest up; NaN where it is not known.
+        pruned_gradient: [E] its mean over the pruned weights; NaN where there are none.
         classes: [E, 2, C] right answers and images on the held-out images (or the test set, where
             it is read every epoch).
         pruned_classes: [E, 2, C] those of ART's pruned copy on the training images.
@@ -98,7 +102,8 @@ class Trace:
     tops: tuple[np.ndarray | None, ...]
     weight_profile: np.ndarray
     regularizer_profile: np.ndarray
-    gradient_profile: np.ndarray
+    kept_gradient: np.ndarray
+    pruned_gradient: np.ndarray
     classes: np.ndarray
     pruned_classes: np.ndarray
 
@@ -224,6 +229,7 @@ def _stacked(layers: Layers, epochs: Mapping[int, Mapping[str, np.ndarray]]) -> 
         return tuple(epochs.get(place, {}).get(name) for place in places)
 
     width = (len(layers.names),)
+    gradients = [_gradients(arrays, layers) for arrays in epochs.values()]
     return Trace(
         layers=layers,
         epochs=np.array(list(epochs)),
@@ -239,7 +245,8 @@ def _stacked(layers: Layers, epochs: Mapping[int, Mapping[str, np.ndarray]]) -> 
         tops=bits("top"),
         weight_profile=stack("weight_profile", (points,), np.nan),
         regularizer_profile=stack("regularizer_profile", (points - 1,), np.nan),
-        gradient_profile=stack("gradient_profile", (points - 1,), np.nan),
+        kept_gradient=np.stack([kept for kept, _ in gradients]),
+        pruned_gradient=np.array([pruned for _, pruned in gradients]),
         classes=stack("classes", (2, classes)),
         pruned_classes=stack("pruned_classes", (2, classes)),
     )
@@ -257,3 +264,39 @@ def _read_by(arrays: Mapping[str, np.ndarray], layers: Layers) -> np.ndarray:
     if "read" in arrays:
         return arrays["read"]
     return float(arrays.get("dense_gradients", 0)) * (np.array(layers.weights) - _worked(arrays))
+
+
+def _gradients(arrays: Mapping[str, np.ndarray], layers: Layers) -> tuple[np.ndarray, float]:
+    """([SHARES] of active weights, mean of pruned ones); NaN where the epoch has none.
+
+    An earlier version's file has means between ranks of PROFILED weights, active and pruned ones
+    together. Of a sample the border is not at the sparsity of the whole, so what lies between the
+    last rank that is a zero and the first that is none, active and pruned mixed, is left out.
+    """
+    kept, pruned = np.full(SHARES, np.nan), np.nan
+    if "kept_gradient" in arrays:
+        return arrays["kept_gradient"], float(arrays["pruned_gradient"])
+    if not {"gradient_profile", "weight_profile"} <= arrays.keys():
+        return kept, pruned
+    magnitudes, size = arrays["weight_profile"], _profiled(layers)
+    edges = np.rint(np.array(layers.ranks) * (size - 1))
+    sums = np.concatenate([[0.0], np.cumsum(arrays["gradient_profile"] * np.diff(edges))])
+    zeros = int(np.count_nonzero(magnitudes == 0))  # the first of the ranks
+    if zeros > 1 and edges[zeros - 1]:
+        pruned = float(sums[zeros - 1] / edges[zeros - 1])
+    if zeros < len(edges):
+        first = edges[zeros]
+        border = size * (1 - arrays["active"].sum() / sum(layers.weights))
+        cuts = np.linspace(np.clip(border, edges[max(zeros - 1, 0)], first), edges[-1], SHARES + 1)
+        known = np.maximum(cuts, first)
+        found = np.diff(np.interp(known, edges, sums)), np.diff(known)
+        kept[found[1] > 0] = (found[0] / np.maximum(found[1], 1e-12))[found[1] > 0]
+    return kept, pruned
+
+
+def _profiled(layers: Layers) -> int:
+    """How many weights an earlier version's profiles are of."""
+    total = sum(layers.weights)
+    if total <= PROFILED:
+        return total
+    return sum(max(1, size * PROFILED // total) for size in layers.weights)

@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import masks as mask_algebra
 from ..analysis import trace
 from ..analysis.classes import class_counts
-from ..analysis.profiles import magnitude_profile, mean_by_rank, relative_ranks
+from ..analysis.profiles import magnitude_profile, mean_by_rank, mean_by_share, relative_ranks
 from ..types import Masks
 from .checkpoint import temporary
 from .config import TrainConfig
@@ -160,25 +160,38 @@ class Tracer:
         weights = {name: parameters[name].detach() for name in masks}
         kept = min(self._kept, active)
         top = masks if active == kept else _largest(weights, masks, kept)
+        bits = _entries(masks, self._places)
         self._arrays |= {
-            "mask": np.packbits(_entries(masks, self._places)),
+            "mask": np.packbits(bits),
             "top": np.packbits(_entries(top, self._places)),
         }
-        shown = _entries(weights, self._profiled)
-        self._arrays["weight_profile"] = magnitude_profile(shown, _RANKS).astype(np.float32)
-        for name, values in self._gradients(parameters, weights).items():
-            profile = mean_by_rank(_entries(values, self._profiled), shown, _RANKS)
-            self._arrays[name] = profile.astype(np.float32)
+        profiles = {
+            "weight_profile": magnitude_profile(_entries(weights, self._profiled), _RANKS),
+            **self._gradients(parameters, weights, bits),
+        }
+        self._arrays |= {name: values.astype(np.float32) for name, values in profiles.items()}
 
     def _gradients(
-        self, parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor]
-    ) -> dict[str, dict[str, Tensor]]:
+        self,
+        parameters: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
+        active: np.ndarray,
+    ) -> dict[str, np.ndarray]:
         """The regulariser's gradient where there is one, else that of the last batch."""
         engine = self._session.plan.sparsifier
         if engine.regularizer is not None:
-            return {"regularizer_profile": engine.regularizer.grad(weights)}
+            pulls = _entries(engine.regularizer.grad(weights), self._profiled)
+            ranked = _entries(weights, self._profiled)
+            return {"regularizer_profile": mean_by_rank(pulls, ranked, _RANKS)}
         grads = {n: p.grad.detach() for n, p in parameters.items() if p.grad is not None}
-        return {"gradient_profile": grads} if len(grads) == len(parameters) else {}
+        if len(grads) < len(parameters):
+            return {}
+        values, ranked = _entries(grads, self._places), _entries(weights, self._places)
+        kept, pruned = _some(np.flatnonzero(active), trace.PROFILED), np.abs(values[~active])
+        return {
+            "kept_gradient": mean_by_share(values[kept], ranked[kept], trace.SHARES),
+            "pruned_gradient": np.array(pruned.mean() if pruned.size else np.nan),
+        }
 
     def _name_place(self, name: str, epoch: int) -> None:
         """Leave bits out that an epoch before has too, and say which."""
@@ -221,6 +234,13 @@ def _entries(tensors: Mapping[str, Tensor], places: Mapping[str, np.ndarray]) ->
         parts.append(flat if whole else flat[torch.from_numpy(where).to(flat.device)])
     joined = torch.cat(parts)
     return (joined.float() if joined.is_floating_point() else joined).cpu().numpy()
+
+
+def _some(places: np.ndarray, most: int) -> np.ndarray:
+    """All of the places; of more than `most`, so many at equal distances."""
+    if len(places) <= most:
+        return places
+    return places[np.arange(most) * (len(places) - 1) // (most - 1)]
 
 
 def _largest(weights: Mapping[str, Tensor], masks: Masks, count: int) -> Masks:

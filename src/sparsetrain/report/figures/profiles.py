@@ -11,8 +11,7 @@ from .common import Lines, Points, curves, zeros
 
 _EPOCHS = 5
 _MOST_RUNS = 6
-_TOP = 0.998
-_BINS = 10  # of active weights
+_TOP = 0.02  # of the kept weights: the largest would leave no room for the others
 _PRUNED = -0.1  # where the pruned ones stand beside them
 
 
@@ -33,7 +32,7 @@ def sorted_magnitudes(lines: Lines) -> Figure | None:
                     f"{run.line}, {zeros(run.sparsity)}: {which}",
                     "relative rank of the weight",
                     which,
-                    _by_epoch(trace, rows, values),
+                    _by_epoch(trace, rows, values, top=1 - _TOP * (1 - run.sparsity)),
                     marks=(Mark(run.sparsity, "border"),),
                     x_range=(left, 1.0),
                     y_range=None if which == "|w|" else (0.0, 1.0),
@@ -44,7 +43,8 @@ def sorted_magnitudes(lines: Lines) -> Figure | None:
         "the end of regularising, and in the panel after it the gradient of the regulariser at "
         "strength 1 in the same order. Left of the border lies what pruning takes. L1 draws all "
         "weights alike, L2 the large ones most; HyperSparse draws what is to go, and lets the rest "
-        "be. The lowest sparsity, one seed, as much of the rank as the source's figure shows."
+        "be. The lowest sparsity, one seed, as much of the rank as the source's figure shows; of a "
+        "network of more than 16,384 weights, a random sample of so many."
     )
     return Figure("magnitudes", "Magnitudes by rank", text, tuple(charts)) if charts else None
 
@@ -70,7 +70,10 @@ def gradients_by_rank(lines: Lines) -> Figure | None:
     text = (
         "The loss's gradient of the last batch of training: on the left the mean of all pruned "
         "weights, which decides what RigL and GraNet grow, then of the kept ones from the smallest "
-        "to the largest, a tenth of them each. One seed of each; without the regulariser's part."
+        "to the largest, a tenth of them each. One seed of each; without the regulariser's part. "
+        "Of a network of more than 262,144 weights, a random sample of so many; of more than "
+        "16,384 kept ones, so many of them. Runs of earlier versions kept a sample in which some "
+        "of the smallest are not told from pruned ones: these have no point."
     )
     return Figure("gradients", "Gradients by rank", text, tuple(charts)) if charts else None
 
@@ -94,10 +97,12 @@ def _spread_out(rows: np.ndarray) -> np.ndarray:
     return rows[np.unique(places.round().astype(int))]
 
 
-def _by_epoch(trace: Trace, rows: np.ndarray, values: np.ndarray) -> tuple[Series, ...]:
+def _by_epoch(
+    trace: Trace, rows: np.ndarray, values: np.ndarray, *, top: float
+) -> tuple[Series, ...]:
     ranks = np.array(trace.layers.ranks)
     ranks = ranks if values.shape[1] == len(ranks) else (ranks[:-1] + ranks[1:]) / 2
-    shown = ranks <= _TOP  # the few largest would leave no room for the others
+    shown = ranks <= top
     return tuple(
         Series(
             f"epoch {trace.epochs[row]}",
@@ -111,13 +116,10 @@ def _by_epoch(trace: Trace, rows: np.ndarray, values: np.ndarray) -> tuple[Serie
 
 def _last_gradient(run: Run) -> Points | None:
     """Means of the pruned weights, at -0.1, and of each tenth of the kept ones."""
-    if run.trace is None or not np.isfinite(run.trace.gradient_profile[-1]).all():
+    if run.trace is None:
         return None
-    edges = np.array(run.trace.layers.ranks)
-    sums = np.concatenate([[0.0], np.cumsum(run.trace.gradient_profile[-1] * np.diff(edges))])
-    border = float(run.trace.sparsity[-1])
-    cuts = np.concatenate([[0.0], np.linspace(border, 1, _BINS + 1)])
-    means = np.diff(np.interp(cuts, edges, sums)) / np.maximum(np.diff(cuts), 1e-12)
-    places = [_PRUNED, *((np.arange(_BINS) + 0.5) / _BINS).tolist()]
-    found = [(x, y) for x, y in zip(places, means.tolist(), strict=True) if y > 0]
+    kept = run.trace.kept_gradient[-1].tolist()
+    places = [_PRUNED, *((place + 0.5) / len(kept) for place in range(len(kept)))]
+    means = [float(run.trace.pruned_gradient[-1]), *kept]
+    found = [(x, y) for x, y in zip(places, means, strict=True) if y > 0]  # NaN is not
     return [x for x, _ in found], [y for _, y in found]
