@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sparsetrain import cli
-from sparsetrain.experiments import cluster, saved
-from sparsetrain.experiments.worker import Job
+from sparsetrain.experiments import cluster, room, saved
+from sparsetrain.experiments.worker import Job, Outcome
 from sparsetrain.training.errors import BadInput
 from tests.jpegs import write_folder
 from tests.sweep_tools import results, run_sweep, write_recipe
@@ -100,7 +101,7 @@ def test_reproduce_gives_each_run_the_cpus_and_gpus_it_is_told(monkeypatch, tmp_
     monkeypatch.chdir(tmp_path)
     asked = []
 
-    def run_all(jobs, wanted):
+    def run_all(jobs, wanted, *, say):
         asked.append(wanted)
         raise BadInput("enough.")
         yield
@@ -109,6 +110,98 @@ def test_reproduce_gives_each_run_the_cpus_and_gpus_it_is_told(monkeypatch, tmp_
     words = ["reproduce", "hypersparse", "--ray", "--cpus", "3", "--gpus", "0.5"]
     assert cli.main(words) == 2
     assert asked == [cluster.Cluster("auto", 3, 0.5)]
+
+
+class _Cluster(_Ray):
+    """A cluster of some nodes; a task ends when its outcome has been waited for twice."""
+
+    def __init__(self, *nodes: dict, dead: tuple[str, ...] = ()) -> None:
+        super().__init__(*dead)
+        self._nodes, self._waited, self.left = nodes, 0, False
+        self.exceptions = SimpleNamespace(RayError=OSError)
+
+    def nodes(self) -> list[dict]:
+        gone = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
+        return [gone, *({"Alive": True, "Resources": node} for node in self._nodes)]
+
+    def cluster_resources(self) -> dict:
+        return {name: 1 for node in self._nodes for name in node}
+
+    def remote(self, _) -> SimpleNamespace:
+        return SimpleNamespace(
+            options=lambda **_: SimpleNamespace(remote=lambda job, *_: job.index)
+        )
+
+    def wait(self, references: list, **_) -> tuple[list, list]:
+        self._waited += 1
+        return (references, []) if self._waited > 2 else ([], references)
+
+    def get(self, reference: int) -> Outcome:
+        return Outcome(reference, record={})
+
+    def shutdown(self) -> None:
+        self.left = True
+
+
+def _made(monkeypatch, ray: _Cluster, wanted: cluster.Cluster, said: list[str]) -> list[Outcome]:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster, "_import", lambda: ray)
+    return list(cluster.run_all([Job(0, {"out": "a"}, "")], wanted, say=said.append))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sentence"),
+    [
+        ((8, None), "a node of 8 CPUs, and Ray's cluster has none (2 CPUs)."),
+        ((1, 1.0), "a node of 1 CPU and 1 GPU, and Ray's cluster has none (2 CPUs)."),
+    ],
+)
+def test_a_cluster_started_here_that_is_too_small_is_refused(monkeypatch, wanted, sentence):
+    ray = _Cluster({"CPU": 2.0}, dead=("auto",))
+    with pytest.raises(BadInput) as told:
+        _made(monkeypatch, ray, cluster.Cluster("auto", *wanted), [])
+    assert str(told.value) == f"a run needs {sentence} Lower --cpus or --gpus."
+    assert ray.left
+
+
+@pytest.mark.parametrize(("seconds", "times"), [(0.0, 3), (300.0, 1)])
+def test_a_cluster_that_may_grow_is_waited_for_and_that_is_told(monkeypatch, seconds, times):
+    monkeypatch.setattr(room, "_REMIND", seconds)
+    said: list[str] = []
+    ray = _Cluster({"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0})
+    assert len(_made(monkeypatch, ray, cluster.Cluster("auto", 4), said)) == 1
+    assert len(said) == times
+    there = "(8 CPUs, 2 CPUs and 1 GPU). Waiting for one"
+    assert said[0].startswith("a run needs a node of 4 CPUs and 1 GPU, and Ray's cluster has none")
+    assert there in said[0]
+    said.clear()
+    _made(monkeypatch, ray, cluster.Cluster("auto", 2), said)
+    assert said == []
+
+
+@pytest.mark.slow
+def test_ray_itself_tells_what_its_nodes_have(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    words = ["--ray", "--ray-address", "local", "--cpus", "4096"]
+    write_recipe(GRID, dataset="digits")
+    assert cli.main(["sweep", "r.yaml", *words]) == 2
+    assert "a run needs a node of 4096 CPUs, and" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_sweep_on_ray_in_a_sentence(monkeypatch, tmp_path):
+    pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    write_recipe(GRID, **LONG)
+    process = _ray()
+    end = time.monotonic() + 150
+    while not any(Path("runs").rglob("epoch-00001.pt")) and time.monotonic() < end:
+        time.sleep(0.01)
+    process.terminate()
+    _, err = process.communicate(timeout=150)
+    assert process.returncode == 143, err
+    assert err.splitlines()[-1].endswith("runs finished; the same command continues.")
 
 
 def _ray(*words: str) -> subprocess.Popen[str]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from ..training.errors import BadInput, Interrupted
+from .room import Room
+from .terminated import sigterm_raises
 from .worker import Bench, Job, Outcome
 
 _RETRIES = 3  # of a run whose node or process is lost
@@ -35,42 +37,60 @@ class Cluster:
     gpus: float | None = None
 
 
-def run_all(jobs: Sequence[Job], cluster: Cluster) -> Generator[Outcome, None, None]:
+def run_all(
+    jobs: Sequence[Job], cluster: Cluster, *, say: Callable[[str], None] = lambda _: None
+) -> Generator[Outcome, None, None]:
     """The outcomes, in the order in which they come; leaving early stops the runs under way.
 
     A run whose node is lost is started again elsewhere, and continues from its checkpoint if the
     run folders lie on storage that all nodes share.
 
+    Args:
+        say: told, at first and every few minutes, while no node of a cluster that was there before
+            could hold a run: it may be one that grows.
     Raises:
-        BadInput: Ray is not installed, or there is no such cluster.
+        BadInput: Ray is not installed, there is no such cluster, or the one that was started here
+            is too small for a run.
     """
     ray = _import()
-    ours = _connect(ray, cluster.address)
+    link = _connect(ray, cluster.address)
     try:
         gpus = cluster.gpus
         if gpus is None:
             gpus = 1 if ray.cluster_resources().get("GPU") else 0
-        task = ray.remote(_run).options(
-            num_cpus=cluster.cpus,
-            num_gpus=gpus,
-            max_retries=_RETRIES,
-            retry_exceptions=[Interrupted],  # SIGTERM: a node that is taken away
-        )
-        here = str(Path.cwd())
-        left = {task.remote(_absolute(job), cluster.cpus, here): job for job in jobs}
-        try:
-            while left:
-                ready, _ = ray.wait(list(left), timeout=_POLL)
-                for reference in ready:
-                    yield _outcome(ray, reference, left.pop(reference))
-        finally:
-            for reference in left:
-                ray.cancel(reference)
-            if left:
-                ray.wait(list(left), num_returns=len(left), timeout=60)
+        room = Room(ray, cluster.cpus, gpus)
+        if link == "started" and (lacking := room.lacking()):
+            raise BadInput(f"{lacking} Lower --cpus or --gpus.")
+        with sigterm_raises():  # Ray has put a handler of its own in the place of ours
+            yield from _tasks(ray, jobs, cluster.cpus, gpus, lambda: room.remind(say))
     finally:
-        if ours:
+        if link != "given":
             ray.shutdown()
+
+
+def _tasks(
+    ray: Any, jobs: Sequence[Job], cpus: int, gpus: float, between: Callable[[], None]
+) -> Generator[Outcome, None, None]:
+    """The outcomes of a connected cluster; `between` is called while they are waited for."""
+    task = ray.remote(_run).options(
+        num_cpus=cpus,
+        num_gpus=gpus,
+        max_retries=_RETRIES,
+        retry_exceptions=[Interrupted],  # SIGTERM: a node that is taken away
+    )
+    here = str(Path.cwd())
+    left = {task.remote(_absolute(job), cpus, here): job for job in jobs}
+    try:
+        while left:
+            between()
+            ready, _ = ray.wait(list(left), timeout=_POLL)
+            for reference in ready:
+                yield _outcome(ray, reference, left.pop(reference))
+    finally:
+        for reference in left:
+            ray.cancel(reference)
+        if left:
+            ray.wait(list(left), num_returns=len(left), timeout=60)
 
 
 def _run(job: Job, threads: int, folder: str) -> Outcome:
@@ -106,19 +126,19 @@ def _import() -> Any:
         raise BadInput("--ray needs Ray: pip install 'sparsetrain[ray]'.") from error
 
 
-def _connect(ray: Any, address: str) -> bool:
-    """Join the cluster; returns whether it is to be left at the end."""
+def _connect(ray: Any, address: str) -> Literal["given", "joined", "started"]:
+    """Join the cluster; one that was `given`, by a caller that is in it, is not left at the end."""
     if ray.is_initialized():
-        return False
+        return "given"
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if address == "auto":  # one that is given is meant
         address = os.environ.get("RAY_ADDRESS") or address
     if address != "local":
         try:
             ray.init(address=address, **quiet)
-            return True
+            return "joined"
         except ConnectionError as error:
             if address != "auto":
                 raise BadInput(f"there is no Ray cluster at {address}: {error}") from error
     ray.init(address="local", include_dashboard=False, **quiet)
-    return True
+    return "started"

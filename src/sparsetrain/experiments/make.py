@@ -69,7 +69,7 @@ def make(
             with (
                 reporter.live(board.draw),
                 contextlib.closing(
-                    in_turn(left, lambda some: _outcomes(some, jobs, ray, bench), waits)
+                    in_turn(left, lambda some: _outcomes(some, jobs, ray, bench, reporter), waits)
                 ) as outcomes,
             ):
                 for outcome in outcomes:
@@ -91,10 +91,10 @@ def make(
 
 
 def _outcomes(
-    left: Sequence[Job], jobs: int, ray: cluster.Cluster | None, bench: Bench
+    left: Sequence[Job], jobs: int, ray: cluster.Cluster | None, bench: Bench, reporter: Reporter
 ) -> Generator[Outcome, None, None]:
     if ray is not None and left:
-        return cluster.run_all(left, ray)
+        return cluster.run_all(left, ray, say=reporter.say)
     return pool.run_all(left, workers=min(jobs, max(1, len(left))), bench=bench)
 
 

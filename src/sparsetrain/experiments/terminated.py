@@ -47,6 +47,12 @@ def sigterm_raises() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, raise_)
     try:
         yield
+    except Terminated:
+        raise
+    except KeyboardInterrupt as error:
+        if first is None:
+            raise
+        raise Terminated from error  # Ray raises its own, for whatever a handler raises
     finally:
         # None: the handler before was not set from Python and cannot be put back.
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
