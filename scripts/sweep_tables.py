@@ -68,7 +68,7 @@ def picture(path: Path) -> str:
 
 
 def _headline(name: str) -> bool:
-    return name.split()[0] in ("art", "granet")
+    return name in ("art", "art regularizer=hypersparse", "granet")
 
 
 def cost_table(rows: Rows, axes: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from sparsetrain.sparsifier import Sparsifier
 from sparsetrain.training.errors import Interrupted
 from sparsetrain.training.progress import Reporter
 from sparsetrain.training.tracing import Tracer
+from tests.kernel_tools import built
 from tests.training_tools import ART, fake_load, run
 
 METHODS = {
@@ -173,6 +174,13 @@ def test_gradients_of_kept_and_of_pruned_weights_are_told_apart(tmp_path, monkey
         tenths = [np.abs(grads[part]).mean() for part in np.array_split(order, 10)]
         np.testing.assert_allclose(found.kept_gradient[epoch], tenths, rtol=1e-5)
         assert found.pruned_gradient[epoch] == pytest.approx(np.abs(grads[~active]).mean())
+
+
+@built
+def test_a_gradient_that_was_not_computed_counts_for_no_zero(tmp_path):
+    """Steps with kept weights alone know no gradient of the pruned ones."""
+    run(tmp_path, **METHODS["static"], sparsity=0.9, sparse_compute="always")
+    assert np.isnan(_trace(tmp_path).pruned_gradient).all()
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 0.98, 0.998])

@@ -82,7 +82,8 @@ class Trace:
             ranks of the weights; NaN where there is none.
         kept_gradient: [E, SHARES] the last batch's mean |gradient| in each tenth of the active
             weights, from the smallest up; NaN where it is not known.
-        pruned_gradient: [E] its mean over the pruned weights; NaN where there are none.
+        pruned_gradient: [E] its mean over the pruned weights of the layers that computed it; NaN
+            where there are none.
         classes: [E, 2, C] right answers and images on the held-out images (or the test set, where
             it is read every epoch).
         pruned_classes: [E, 2, C] those of ART's pruned copy on the training images.

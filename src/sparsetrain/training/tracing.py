@@ -187,10 +187,11 @@ class Tracer:
         if len(grads) < len(parameters):
             return {}
         values, ranked = _entries(grads, self._places), _entries(weights, self._places)
-        kept, pruned = _some(np.flatnonzero(active), trace.PROFILED), np.abs(values[~active])
+        kept = _some(np.flatnonzero(active), trace.PROFILED)
+        ends = np.cumsum([len(where) for where in self._places.values()])[:-1]
         return {
             "kept_gradient": mean_by_share(values[kept], ranked[kept], trace.SHARES),
-            "pruned_gradient": np.array(pruned.mean() if pruned.size else np.nan),
+            "pruned_gradient": _mean_of_pruned(np.split(values, ends), np.split(active, ends)),
         }
 
     def _name_place(self, name: str, epoch: int) -> None:
@@ -234,6 +235,13 @@ def _entries(tensors: Mapping[str, Tensor], places: Mapping[str, np.ndarray]) ->
         parts.append(flat if whole else flat[torch.from_numpy(where).to(flat.device)])
     joined = torch.cat(parts)
     return (joined.float() if joined.is_floating_point() else joined).cpu().numpy()
+
+
+def _mean_of_pruned(grads: list[np.ndarray], active: list[np.ndarray]) -> np.ndarray:
+    """Mean magnitude over layers that have it: steps with kept weights alone leave it at zero."""
+    pruned = [np.abs(g[~a]) for g, a in zip(grads, active, strict=True)]
+    read = np.concatenate([np.zeros(0), *(values for values in pruned if values.any())])
+    return np.array(read.mean() if read.size else np.nan)
 
 
 def _some(places: np.ndarray, most: int) -> np.ndarray:
