@@ -150,7 +150,7 @@ def test_the_curves_are_drawn_a_panel_a_way_to_prune_and_a_line_a_fraction():
         *("whole filters, no regrowth", "whole filters, random regrowth"),
     ]
     level, half, most = panels["all layers together, no regrowth"].series
-    assert (level.name, level.x, level.y, level.dashed) == ("no change", (2, 6), (0, 0), True)
+    assert (level.name, level.y, level.dashed, level.level) == ("no change", (0,), True, True)
     assert (half.name, half.x, half.y) == ("50 % pruned", [2, 4, 6], [-1.0, -2.0, -3.0])
     assert (most.name, most.y) == ("90 % pruned", pytest.approx([-1.8, -3.6, -5.4]))
     assert [s.name for s in panels["whole filters, no regrowth"].series] == [

@@ -93,13 +93,23 @@ def test_a_point_without_neighbours_is_a_dot_in_a_line_too():
 
 
 def test_a_level_keeps_its_place_where_the_others_stand_beside_each_other():
-    levels = [Series(n, (0, 10), (5, 5), dashed=True) for n in "ab"]
+    levels = [Series(n, (0,), (5,), dashed=True, level=True) for n in "ab"]
     points = [Series(n, (0, 10), (y, y), color=0, form="points") for n, y in (("c", 1), ("d", 9))]
     chart = Chart("t", "x", "y", (*points, *levels), x_range=(0, 10), y_range=(0, 10), dodge=True)
     drawn = draw(chart)
     assert drawn.count('fill="none" d="M44.0 126.0L346.0 126.0"') == 2
     assert 'cx="36.0"' not in drawn  # beyond the edge
     assert 'cx="338.0"' in drawn and 'cx="52.0"' in drawn
+
+
+@pytest.mark.parametrize("sparsities", [(0.9,), (0.9, 0.98)])
+def test_a_level_goes_from_edge_to_edge_whatever_the_sparsities(sparsities):
+    level = Series("dense", sparsities[:1], (95,), dashed=True, level=True)
+    points = Series("a", sparsities, (90,) * len(sparsities), color=0, form="both")
+    drawn = draw(Chart("", "zeros", "%", (points, level), x_scale="zeros", x_ticks=sparsities))
+    (path,) = re.findall(r'd="M(\S+) (\S+)L(\S+) (\S+)" [^>]*stroke-dasharray="5 4"', drawn)
+    assert (path[0], path[2]) == ("44.0", "346.0") and path[1] == path[3]
+    assert drawn.count("<circle") == len(sparsities)
 
 
 WORDS = st.text("ab=1. ", min_size=1, max_size=40).map(lambda word: " ".join(word.split()))

@@ -14,6 +14,7 @@ from sparsetrain.report.chart import Figure
 from sparsetrain.report.facts import unequal
 from sparsetrain.report.figures.every import figures
 from sparsetrain.report.runs import find
+from sparsetrain.report.svg import draw
 
 RECORDS = Path(__file__).parents[1] / "benchmarks" / "records" / "equal-budget"
 NEW = ("image_size", "reduced_decoding", "init", "accumulate", "ema", "sparse_eval")
@@ -162,6 +163,18 @@ def test_of_several_dense_lines_none_is_the_mark(tmp_path):
     assert _figures(tmp_path)["order"].charts[0].marks == ()
     levels = [s.name for s in _figures(tmp_path)["accuracy"].charts[0].series if s.dashed]
     assert levels == ["dense epochs=20", "dense epochs=40"]
+
+
+def test_the_dense_level_is_seen_beside_one_sparsity(tmp_path):
+    _folder(tmp_path / "a", _record("dense", 0) | {"test_accuracy": 0.9})
+    _folder(tmp_path / "b", _record("dense", 0, seed=1) | {"test_accuracy": 0.8})
+    _folder(tmp_path / "c", _record("gmp", 0.9))
+    (chart,) = _figures(tmp_path)["accuracy"].charts
+    (level,) = [s for s in chart.series if s.name == "dense"]
+    assert level.level and level.y == pytest.approx([85])
+    (path,) = [p for p in draw(chart).split("<path ") if 'dasharray="5 4"' in p]
+    ends = [float(part.split()[0]) for part in path.split('d="M')[1].split('"')[0].split("L")]
+    assert ends == [44, 346]
 
 
 def test_rows_whose_names_are_cut_have_a_legend_with_the_whole_names(tmp_path):

@@ -32,6 +32,7 @@ class Series:
         form: what is drawn.
         dashed: instead of a whole line.
         hollow: indices of the points that are drawn as rings.
+        level: whether its only y is drawn over the whole width, wherever on the axis its x is.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Series:
     form: Form = "line"
     dashed: bool = False
     hollow: tuple[int, ...] = ()
+    level: bool = False
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,7 @@ def draw(chart: Chart) -> str:
     across = _across(chart, frame)
     upright = _upright(chart, frame)
     points = sum(len(series.x) for series in chart.series)
-    # A broken line is a level over the whole width: nothing to see beside it.
-    moved = [s for s in chart.series if chart.dodge and not s.dashed]
+    moved = [s for s in chart.series if chart.dodge and not s.level]
     parts = [
         *(_names(chart, upright, frame) if chart.rows else _y_axis(chart, upright, frame)),
         *_x_axis(chart, across, frame),
@@ -177,6 +176,8 @@ def _series(
         for x, y in zip(series.x, series.y, strict=True)
     ]
     points = [p if p is not None and frame.holds(p) else None for p in points]
+    if series.level:
+        points = [(x, upright.place(series.y[0])) for x in (frame.left, WIDTH - _RIGHT)]
     if series.form != "points":
         yield f'<path fill="none" d="{_path(points)}" {_stroke(series.color, series.dashed)}/>'
     for index, point in enumerate(points):
@@ -200,7 +201,7 @@ def _alone(points: Sequence[tuple[float, float] | None], index: int) -> bool:
     )
 
 
-def _path(points: list[tuple[float, float] | None]) -> str:
+def _path(points: Sequence[tuple[float, float] | None]) -> str:
     """Straight lines; what is missing breaks them."""
     out, pen = [], "M"
     for point in points:

@@ -34,13 +34,11 @@ def accuracy_by_sparsity(lines: Lines) -> Figure | None:
         points = [(s, a, h) for s, a, h in zip(x, y, spread, strict=True) if s]
         x, y, spread = map(list, zip(*points, strict=True))
         series.append(Series(name, x, y, spread, lines.colors[name], "both"))
-    ends = (lines.sparsities[0], lines.sparsities[-1])
     for name in lines.named(sparse=False):
         dense = [run.accuracy for run in lines.of(name) if not run.sparsity]
         if dense:
-            level = sum(dense) / len(dense)
-            color = lines.colors[name]
-            series.append(Series(name, ends, (level, level), color=color, dashed=True))
+            at, level, color = lines.sparsities[:1], [mean(dense)], lines.colors[name]
+            series.append(Series(name, at, level, color=color, dashed=True, level=True))
     chart = Chart(
         "",
         "zeros",

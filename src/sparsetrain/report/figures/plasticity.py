@@ -83,7 +83,7 @@ def _charts(
     fractions = sorted({row["fraction"] for row in rows})
     colors = {f: i / max(len(fractions) - 1, 1) for i, f in enumerate(fractions)}
     epochs = sorted({row["epoch"] for row in rows})
-    ends = (epochs[0], epochs[-1])
+    zero = Series(level, epochs[:1], (0.0,), dashed=True, level=True)
     charts = []
     for structure in dict.fromkeys(row["structure"] for row in rows):
         own = [row for row in rows if row["structure"] == structure]
@@ -97,7 +97,7 @@ def _charts(
                     f"{_STRUCTURES.get(structure, structure)}, {_REGROWTH.get(regrow, regrow)}",
                     "epoch of pruning",
                     label,
-                    (Series(level, ends, (0.0, 0.0), dashed=True), *(s for s in lines if s.x)),
+                    (zero, *(s for s in lines if s.x)),
                     x_ticks=tuple(epochs),
                     y_range=(min(values) - room, max(values) + room),
                 )
