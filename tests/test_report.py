@@ -16,7 +16,8 @@ import pytest
 from sparsetrain.cli import main
 from sparsetrain.report.chart import data_csv
 from sparsetrain.report.figures.every import figures
-from sparsetrain.report.runs import find, line_names
+from sparsetrain.report.page import page as page_of
+from sparsetrain.report.runs import Found, find, line_names
 from sparsetrain.report.table import Cell, Table, as_csv, every_run, summary
 from tests.report_tools import RUNS, make_runs
 from tests.training_tools import ART, fake_load, run, tiny_dataset
@@ -48,17 +49,57 @@ def _records(runs):
     return [json.loads(p.read_text()) for p in sorted(runs.glob("*/record.json"))]
 
 
+def _data(figure):
+    return list(csv.DictReader(io.StringIO(data_csv(figure))))
+
+
 def test_every_figure_is_there_and_gives_its_data(runs, page):
     found = {figure.key: figure for figure in figures(find([runs]).runs)}
     assert tuple(found) == EVERY
     for key, figure in found.items():
         assert f'<section id="{key}">' in page
-        points = sum(len(s.x) for chart in figure.charts for s in chart.series)
-        rows = list(csv.DictReader(io.StringIO(data_csv(figure))))
-        assert len(rows) == points > 0
+        shown = sum(len(s.x) for chart in figure.charts for s in chart.series)
+        shown += sum(len(chart.marks) for chart in figure.charts)
+        assert len(_data(figure)) == shown > 0 and not figure.more
         start = page.index(f'download="{key}.csv" href="data:text/csv;charset=utf-8,')
         address = page[start:].split('href="', 1)[1].split('"', 1)[0]
         assert unquote(address).split(",", 1)[1] == data_csv(figure)
+
+
+def test_marks_levels_and_rings_are_in_the_data(runs):
+    found = {figure.key: figure for figure in figures(find([runs]).runs)}
+    records = [r for r in _records(runs) if r["method"] == "art"]
+    chosen = [row for row in _data(found["art"]) if row["drawn as"] == "mark"]
+    expected = [r["dense_epochs"] + r["chosen_regularize_epoch"] for r in records]
+    assert sorted(float(row["x"]) for row in chosen) == sorted(expected) and len(expected) == 3
+    assert all(row["line"].startswith("chosen") and not row["y"] for row in chosen)
+    rings = {row["line"] for row in _data(found["stop"]) if row["drawn as"] == "ring"}
+    capped = {f"art {r['options']['regularizer']}" for r in records if r["outcome"] != "converged"}
+    assert rings == capped != set()
+    dense = mean(100 * r["test_accuracy"] for r in _records(runs) if r["method"] == "dense")
+    (level,) = [row for row in _data(found["accuracy"]) if row["drawn as"] == "level"]
+    assert (level["line"], level["x"]) == ("dense", "")
+    assert float(level["y"]) == pytest.approx(dense, rel=1e-6)
+    (mark,) = [row for row in _data(found["order"]) if row["drawn as"] == "mark"]
+    assert float(mark["x"]) == pytest.approx(dense, rel=1e-6)
+    layers = {row["line"] for row in _data(found["moving"])}
+    weights = find([runs]).runs[-1].record["sparsity"]["per_layer"]
+    assert layers == {name.removesuffix(".weight") for name in weights}
+
+
+def test_what_there_is_no_room_for_is_said_and_is_in_the_data(runs):
+    """Fourteen ART runs; of those with two panels each, six are drawn."""
+    (one,) = [r for r in find([runs]).runs if r.line == "art l1"]
+    many = [replace(one, line=f"art {place}") for place in range(14)]
+    found = {figure.key: figure for figure in figures(many)}
+    text = page_of(Found(tuple(many)), list(found.values()), title="")
+    for key, more in (("art", 2), ("magnitudes", 16), ("classes", 2), ("moving", 2)):
+        assert (len(found[key].charts), len(found[key].more)) == (12, more)
+        section = text.split(f'<section id="{key}">')[1].split("</section>")[0]
+        assert f"… and {more} more panels: see the data." in section
+        named = {row["panel"].split(",")[0] for row in _data(found[key])}
+        assert named == {run.line for run in many}
+    assert text.count('<p class="more">') == 4
 
 
 def test_the_page_needs_nothing_from_outside(page):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -24,7 +24,7 @@ class Series:
     """One line or cloud of points.
 
     Attributes:
-        name: in the legend; a series without one is not in it.
+        name: in the legend, beside a point of its own and in the data.
         x: of its points.
         y: of its points.
         spread: half the length of each point's error bar; empty for none.
@@ -32,6 +32,7 @@ class Series:
         form: what is drawn.
         dashed: instead of a whole line.
         hollow: indices of the points that are drawn as rings.
+        listed: whether the legend has it.
         level: whether its only y is drawn over the whole width, wherever on the axis its x is.
     """
 
@@ -43,6 +44,7 @@ class Series:
     form: Form = "line"
     dashed: bool = False
     hollow: tuple[int, ...] = ()
+    listed: bool = True
     level: bool = False
 
 
@@ -97,12 +99,14 @@ class Figure:
         title: the heading.
         text: what is to be seen, and how it is counted; a paragraph.
         charts: at least one.
+        more: panels there is no room for, which are in the data alone.
     """
 
     key: str
     title: str
     text: str
     charts: tuple[Chart, ...]
+    more: tuple[Chart, ...] = ()
 
 
 def shared_legend(figure: Figure) -> tuple[Series, ...] | None:
@@ -117,17 +121,32 @@ def shared_legend(figure: Figure) -> tuple[Series, ...] | None:
 
 
 def data_csv(figure: Figure) -> str:
-    """Every number that a figure shows, one a row."""
+    """Every number that a figure shows or has no room for, one a row.
+
+    `drawn as` tells of what is no plain point: `ring`, `level` (over the whole width: it has no x)
+    or `mark` (upright: it has no y).
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("panel", "line", "x", "y", "spread", "x is", "y is"))
-    for chart in figure.charts:
-        for series in chart.series:
-            spread = series.spread or ("",) * len(series.x)
-            for x, y, half in zip(series.x, series.y, spread, strict=True):
-                labels = (chart.x_label, chart.y_label)
-                writer.writerow((chart.title, series.name, number(x), number(y), half, *labels))
+    writer.writerow(("panel", "line", "x", "y", "spread", "x is", "y is", "drawn as"))
+    for chart in (*figure.charts, *figure.more):
+        labels = (chart.x_label, chart.y_label)
+        for line, x, y, spread, form in (*_points(chart.series), *_marks(chart.marks)):
+            writer.writerow((chart.title, line, x, y, spread, *labels, form))
     return out.getvalue()
+
+
+def _points(series: Sequence[Series]) -> Iterator[tuple[str, str, str, float | str, str]]:
+    for one in series:
+        spread = one.spread or ("",) * len(one.x)
+        for place, (x, y, half) in enumerate(zip(one.x, one.y, spread, strict=True)):
+            form = "level" if one.level else "ring" if place in one.hollow else "point"
+            yield one.name, "" if one.level else number(x), number(y), half, form
+
+
+def _marks(marks: Sequence[Mark]) -> Iterator[tuple[str, str, str, float | str, str]]:
+    for mark in marks:
+        yield mark.text, number(mark.x), "", "", "mark"
 
 
 def number(value: float) -> str:

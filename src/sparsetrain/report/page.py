@@ -7,6 +7,7 @@ from html import escape
 from importlib.resources import files
 from urllib.parse import quote
 
+from ..training.progress import counted
 from . import facts
 from .chart import Chart, Figure, Series, data_csv, shared_legend
 from .names import shortened
@@ -61,9 +62,16 @@ def _figure(figure: Figure) -> str:
     return (
         f'<section id="{figure.key}"><div class="intro"><h2>{escape(figure.title)}</h2>'
         f"<p>{escape(figure.text)}</p>{_legend(shared or ())}</div>"
-        f'<div class="panels">{panels}</div>'
+        f'<div class="panels">{panels}</div>{_left_out(figure.more)}'
         f'<p class="data">{_download(figure.key, data_csv(figure))}</p></section>'
     )
+
+
+def _left_out(more: Sequence[Chart]) -> str:
+    """What the panels leave out, in print too, where there is no data to load."""
+    if not more:
+        return ""
+    return f'<p class="more">… and {counted(len(more), "more panel")}: see the data.</p>'
 
 
 def _panel(chart: Chart, *, own_legend: bool) -> str:
@@ -75,7 +83,7 @@ def _panel(chart: Chart, *, own_legend: bool) -> str:
 
 
 def _legend(series: Sequence[Series]) -> str:
-    named = [s for s in series if s.name]
+    named = [s for s in series if s.name and s.listed]
     items = "".join(f"<li>{swatch(s)}<span>{escape(s.name)}</span></li>" for s in named)
     return f'<ul class="legend">{items}</ul>' if items else ""
 

@@ -38,7 +38,7 @@ def sheet(figure: Figure, *, columns: int) -> str:
             inner += f'<g transform="translate(0 {_LINE})">{_inner(draw(chart))}</g>'
             parts.append(f'<g transform="translate({_WIDE * column} {y})">{inner}</g>')
         y += max(map(height, row)) + 2 * _LINE
-    legend = [series for series in shared_legend(figure) or () if series.name]
+    legend = [series for series in shared_legend(figure) or () if series.listed]
     widths = [_SWATCH + CHARACTER * len(series.name) + _LINE for series in legend]
     x = 0.0
     for series, wide in zip(legend, widths, strict=True):
@@ -82,7 +82,8 @@ def _height(chart: Chart) -> int:
 def _legend(chart: Chart) -> tuple[Series, ...]:
     if chart.rows:
         return chart.series if shortened(chart.rows) != list(chart.rows) else ()
-    return chart.series if len(chart.series) > 1 else ()
+    listed = tuple(series for series in chart.series if series.listed)
+    return listed if len(chart.series) > 1 else ()
 
 
 def _inner(svg: str) -> str:

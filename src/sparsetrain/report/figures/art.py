@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from ..chart import Chart, Figure, Mark, Series
 from ..runs import Run
-from .common import Lines, Points, averaged, curves, percent, zeros
-
-_MOST_PANELS = 12
+from .common import MOST_PANELS, Lines, Points, averaged, curves, percent, zeros
 
 
 def art_course(lines: Lines) -> Figure | None:
@@ -14,13 +12,14 @@ def art_course(lines: Lines) -> Figure | None:
     runs = [run for run in lines.first_seeds() if "regularize_epochs" in run.record]
     if not runs:
         return None
-    charts = [_course(run) for run in runs[:_MOST_PANELS]]
+    charts = tuple(_course(run) for run in runs)
     text = (
         "Regularising goes on until the pruned copy is as accurate on the training images as the "
         "network that is trained, or until its last epoch allowed. The upright line is the epoch "
         "that was chosen. Accuracy of the dense network is that while it learns. One seed of each."
     )
-    return Figure("art", "ART: dense and pruned accuracy", text, tuple(charts))
+    shown, more = charts[:MOST_PANELS], charts[MOST_PANELS:]
+    return Figure("art", "ART: dense and pruned accuracy", text, shown, more)
 
 
 def art_strength(lines: Lines) -> Figure | None:

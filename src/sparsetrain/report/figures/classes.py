@@ -8,10 +8,9 @@ from ...analysis.classes import class_accuracy
 from ...analysis.trace import Trace
 from ..chart import Chart, Figure, Series
 from ..runs import Run
-from .common import Lines, percent, zeros
+from .common import MOST_PANELS, Lines, percent, zeros
 
 _MOST_CLASSES = 12
-_MOST_PANELS = 12
 _QUANTILES = (("worst", 0.0), ("lower quarter", 0.25), ("median", 0.5), ("upper quarter", 0.75))
 
 
@@ -19,14 +18,15 @@ def class_by_epoch(lines: Lines) -> Figure | None:
     """Per-class accuracy of ART's pruned copy, and of networks that are pruned step by step."""
     runs = [run for run in lines.first_seeds() if run.trace is not None and _compressed(run.trace)]
     highest = {run.line: run for run in sorted(runs, key=lambda run: run.sparsity)}
-    charts = [_chart(run) for run in list(highest.values())[:_MOST_PANELS]]
+    charts = tuple(_chart(run) for run in highest.values())
     text = (
         "Which classes survive compression: of ART, its pruned copy on the training images while "
         "the network is regularised; of methods whose sparsity rises, the network itself on the "
         "images that are held out. The highest sparsity, one seed. With more than "
         f"{_MOST_CLASSES} classes, the worst, the quarters and the best of them at each epoch."
     )
-    return Figure("classes", "Accuracy of each class", text, tuple(charts)) if charts else None
+    shown, more = charts[:MOST_PANELS], charts[MOST_PANELS:]
+    return Figure("classes", "Accuracy of each class", text, shown, more) if charts else None
 
 
 def _compressed(trace: Trace) -> bool:

@@ -9,6 +9,9 @@ from statistics import mean, stdev
 from ..chart import Color, Form, Series
 from ..runs import Run, one_seed
 
+MOST_PANELS = 12
+"""Panels of one figure that has one a run; the others are in its data alone."""
+
 Points = tuple[Sequence[float], Sequence[float]]
 
 

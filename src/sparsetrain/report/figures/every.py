@@ -58,7 +58,8 @@ def figures(runs: Sequence[Run]) -> list[Figure]:
 def _joined(parts: Sequence[tuple[Lines, Figure]]) -> Figure:
     """The same figure of several data sets and networks as one."""
     charts = [_titled(chart, lines.task) for lines, figure in parts for chart in figure.charts]
-    return replace(parts[0][1], charts=tuple(charts))
+    more = [_titled(chart, lines.task) for lines, figure in parts for chart in figure.more]
+    return replace(parts[0][1], charts=tuple(charts), more=tuple(more))
 
 
 def _titled(chart: Chart, task: str) -> Chart:

@@ -13,11 +13,10 @@ from ...analysis.units import dead_units
 from ...training.folder import RunFolder
 from ..chart import Chart, Figure, Series
 from ..runs import Run
-from .common import Lines, Points, curves, percent, zeros
+from .common import MOST_PANELS, Lines, Points, curves, percent, zeros
 
 _log = logging.getLogger(__name__)
 
-_MOST_PANELS = 12
 _FLOOR = 1e-6  # of a log scale, where a layer keeps nothing
 
 
@@ -44,16 +43,14 @@ def layers_by_step(lines: Lines) -> Figure | None:
     """How each layer's sparsity moves."""
     runs = [run for run in lines.first_seeds() if run.trace is not None and _moves(run)]
     highest = {run.line: run for run in sorted(runs, key=lambda run: run.sparsity)}
-    charts = [_moving(run) for run in list(highest.values())[:_MOST_PANELS]]
+    charts = tuple(_moving(run) for run in highest.values())
     text = (
         "The zeros of each layer at the end of each epoch, from the input (first) to the "
         "classifier (last); the highest sparsity of each method, one seed, where masks move."
     )
-    return (
-        Figure("moving", "Sparsity of the layers over steps", text, tuple(charts))
-        if charts
-        else None
-    )
+    shown, more = charts[:MOST_PANELS], charts[MOST_PANELS:]
+    title = "Sparsity of the layers over steps"
+    return Figure("moving", title, text, shown, more) if charts else None
 
 
 def dead_by_layer(lines: Lines) -> Figure | None:
@@ -101,23 +98,20 @@ def _moving(run: Run) -> Chart:
     assert trace is not None
     names, rows = trace.layers.names, trace.layer_sparsity
     last = max(len(names) - 1, 1)
+    # The legend has the first, the last and some between; the others are told by their colour.
+    listed = set(np.linspace(0, last, 5).round().astype(int).tolist())
     series = tuple(
         Series(
-            _legend(names, index),
+            name.removesuffix(".weight"),
             trace.steps.tolist(),
             percent(rows[:, index]),
             color=float(index / last),
+            listed=index in listed,
         )
-        for index in range(len(names))
+        for index, name in enumerate(names)
     )
     title = f"{run.line}, {zeros(run.sparsity)}"
     return Chart(title, "optimizer step", "zeros (%)", series, y_range=(0, 100))
-
-
-def _legend(names: tuple[str, ...], index: int) -> str:
-    """Names of the first, the last and some between; the others are told by their colour."""
-    shown = set(np.linspace(0, len(names) - 1, 5).round().astype(int).tolist())
-    return names[index].removesuffix(".weight") if index in shown else ""
 
 
 def _dead(run: Run) -> tuple[Points, Points] | None:

@@ -7,10 +7,9 @@ import numpy as np
 from ...analysis.trace import Trace
 from ..chart import Chart, Figure, Mark, Series
 from ..runs import Run
-from .common import Lines, Points, curves, zeros
+from .common import MOST_PANELS, Lines, Points, curves, zeros
 
 _EPOCHS = 5
-_MOST_RUNS = 6
 _TOP = 0.02  # of the kept weights: the largest would leave no room for the others
 _PRUNED = -0.1  # where the pruned ones stand beside them
 
@@ -18,7 +17,7 @@ _PRUNED = -0.1  # where the pruned ones stand beside them
 def sorted_magnitudes(lines: Lines) -> Figure | None:
     """Weights and the regulariser's gradient by rank, at several epochs of regularising."""
     charts = []
-    for run in _regularized(lines)[:_MOST_RUNS]:
+    for run in _regularized(lines):
         trace = run.trace
         assert trace is not None
         rows = _spread_out(np.flatnonzero(_known(trace.regularizer_profile)))
@@ -46,7 +45,8 @@ def sorted_magnitudes(lines: Lines) -> Figure | None:
         "be. The lowest sparsity, one seed, as much of the rank as the source's figure shows; of a "
         "network of more than 16,384 weights, a random sample of so many."
     )
-    return Figure("magnitudes", "Magnitudes by rank", text, tuple(charts)) if charts else None
+    shown, more = tuple(charts[:MOST_PANELS]), tuple(charts[MOST_PANELS:])
+    return Figure("magnitudes", "Magnitudes by rank", text, shown, more) if charts else None
 
 
 def gradients_by_rank(lines: Lines) -> Figure | None:
