@@ -18,13 +18,16 @@ import torch
 from torch import nn
 
 from sparsetrain import cli
+from sparsetrain.experiments.measure import Pace
 from sparsetrain.experiments.plasticity import study
 from sparsetrain.experiments.plasticity.variants import Variant, masks_for
 from sparsetrain.masks import kept
+from sparsetrain.optimizers import same_shaped_state
 from sparsetrain.report.figures.plasticity import columns, plasticity_figures
 from sparsetrain.report.standalone import sheet
 from sparsetrain.report.study import read_curves
 from tests.sweep_tools import make_runs_quick
+from tests.training_tools import run
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +46,9 @@ def _net() -> tuple[nn.Module, dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("regrow", ["none", "gradient", "random"])
 def test_regrowth_keeps_the_count_and_new_weights_are_zero(structure, regrow):
     model, gradients = _net()
-    masks = masks_for(Variant(1, 0.8, structure, regrow), model, gradients, share=0.25, seed=0)
+    masks, grown = masks_for(
+        Variant(1, 0.8, structure, regrow), model, gradients, share=0.25, seed=0
+    )
     sizes = {n: p.numel() for n, p in model.named_parameters() if p.ndim > 1}
     count = {n: int(m.sum()) for n, m in masks.items()}
     if structure == "layer":
@@ -53,15 +58,18 @@ def test_regrowth_keeps_the_count_and_new_weights_are_zero(structure, regrow):
         if name not in masks:
             continue
         assert not weight[~masks[name]].any()
-        grown = int((masks[name] & (weight == 0)).sum())
-        assert grown == (0 if regrow == "none" else round(0.25 * count[name]))
+        new = masks[name] & (weight == 0)
+        assert int(new.sum()) == (0 if regrow == "none" else round(0.25 * count[name]))
+        assert regrow == "none" or torch.equal(grown[name], new)
 
 
 def test_regrowth_by_gradient_takes_the_largest_of_what_was_pruned():
     model, gradients = _net()
     dense = copy.deepcopy(model)
-    none = masks_for(Variant(1, 0.8, "global", "none"), dense, gradients, share=0.25, seed=0)
-    masks = masks_for(Variant(1, 0.8, "global", "gradient"), model, gradients, share=0.25, seed=0)
+    none, _ = masks_for(Variant(1, 0.8, "global", "none"), dense, gradients, share=0.25, seed=0)
+    masks, _ = masks_for(
+        Variant(1, 0.8, "global", "gradient"), model, gradients, share=0.25, seed=0
+    )
     for name, mask in masks.items():
         came = mask & ~none[name]
         stayed_away = ~mask & ~none[name]
@@ -71,7 +79,7 @@ def test_regrowth_by_gradient_takes_the_largest_of_what_was_pruned():
 @pytest.mark.parametrize("regrow", ["none", "gradient", "random"])
 def test_structured_pruning_takes_whole_filters(regrow):
     model, gradients = _net()
-    masks = masks_for(Variant(1, 0.5, "channel", regrow), model, gradients, share=0.25, seed=0)
+    masks, _ = masks_for(Variant(1, 0.5, "channel", regrow), model, gradients, share=0.25, seed=0)
     rows = masks["0.weight"].flatten(1)
     assert torch.equal(rows.any(1), rows.all(1))
     assert not rows.all()
@@ -127,6 +135,117 @@ def test_what_is_done_is_not_done_again(capsys, monkeypatch):
     # Another way to recover is another measurement.
     assert cli.main([*few, "--recover", "2"]) == 0
     assert "[2/2] epoch 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_grown_weights_have_the_optimizer_state_of_new_ones(monkeypatch, optimizer):
+    # DESIGN: grown weights start at 0 with fresh state; those that stayed go on with theirs.
+    run(Path("mine"), method="dense", epochs=2, keep=2, optimizer=optimizer)
+    real, seen = study.train_epoch, []
+
+    def train_epoch(model: nn.Module, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+        weights = [p for p in model.parameters() if p.ndim > 1]
+        for weight in weights:
+            for state in same_shaped_state(optimizer, weight).values():
+                assert not state[weight == 0].any() and state[weight != 0].any()
+                seen.append(1)
+        return real(model, optimizer, *args, **kwargs)
+
+    monkeypatch.setattr(study, "train_epoch", train_epoch)
+    words = ["--every", "1", "--fractions", "0.5", "--structures", "global", "channel"]
+    assert cli.main(["plasticity", "mine", *words, "--share", "0.5"]) == 0
+    assert seen
+
+
+def test_an_interrupted_study_has_curves_and_another_call_leaves_what_they_have(monkeypatch):
+    few = [*WORDS, "--structures", "global", "--regrows", "none"]
+    real, calls = study.train_epoch, []
+
+    def train_epoch(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    folder = Path("runs/plasticity-smoke")
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "train_epoch", train_epoch)
+        assert cli.main(few) == 130
+    assert [row["epoch"] for row in read_curves(folder / "curves.csv")] == [1]
+    assert (folder / "plasticity.svg").is_file()
+    assert cli.main([*few[:-5], "0.8", *few[-4:]]) == 0
+    rows = read_curves(folder / "curves.csv")
+    assert [(row["epoch"], row["fraction"]) for row in rows] == [(1, 0.5), (1, 0.8), (2, 0.8)]
+    # What was measured in another way has curves of its own.
+    assert cli.main([*few, "--recover", "0"]) == 0
+    assert {row["recover"] for row in read_curves(folder / "curves.csv")} == {0.0}
+    assert cli.main(few) == 0
+    assert len(read_curves(folder / "curves.csv")) == 4
+
+
+def test_a_run_that_is_there_is_pruned_with_its_own_settings(capsys):
+    own = {"epochs": 5, "lr": 0.02, "schedule": "constant", "seed": 3, "accumulate": 2}
+    folder = Path("mine")
+    run(folder, method="dense", keep=5, **own)
+    words = ["--fractions", "0.5", "--structures", "layer", "--regrows", "random", "--to-end"]
+    before = sorted(p.name for p in folder.iterdir())
+    assert cli.main(["plasticity", "mine", *words, "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "plasticity: 5 prunings, 0 finished, 5 to do -> mine"
+    # One epoch to recover each, and 4 + 3 + 2 + 1 + 0 to the end.
+    assert lines[1] == "epochs to train: 0 of the dense network, 15 after prunings"
+    assert lines[2].startswith("estimated cost on this machine: ")
+    assert lines[2].endswith(" s (by finished runs like them).")
+    assert sorted(p.name for p in folder.iterdir()) == before
+    assert cli.main(["plasticity", "mine", *words, "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    dense = {line["epoch"]: line for line in map(json.loads, lines)}
+    assert [row["before"] for row in rows] == [dense[e]["val_accuracy"] for e in range(1, 6)]
+    assert {row["lr"] for row in rows} == {0.02}
+    assert (folder / "curves.csv").is_file() and (folder / "plasticity-end.svg").is_file()
+    assert cli.main(["report", "mine", "--out", "page.html"]) == 0
+    assert '<section id="plasticity"' in Path("page.html").read_text()
+    assert cli.main(["plasticity", "mine", *words, "--every", "2", "--dry-run"]) == 0
+    assert "2 prunings, 2 finished, 0 to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "sentence"),
+    [
+        ({}, [], "mine has no checkpoint of epoch 1, 2; give an --every that passes over"),
+        ({}, [], "train it again with --checkpoint-every 1ep --keep 4 and another --out."),
+        ({"keep": 4}, ["--epochs", "4"], "epochs is that of mine; leave it out."),
+        ({"keep": 4}, ["--scale", "small"], "scale is that of mine; leave it out."),
+        ({"keep": 4, "validation": 0.0}, [], "mine held out no images to compare by"),
+        ({"keep": 4, "ema": 0.9}, [], "was judged by an average of its weights"),
+        ({"keep": 4, "method": "static"}, [], "mine is a run of static, and a dense training is"),
+    ],
+)
+def test_a_run_that_cannot_be_studied_is_refused_in_a_sentence(capsys, settings, words, sentence):
+    run(Path("mine"), **({"method": "dense", "epochs": 4, "validation": 0.25} | settings))
+    assert cli.main(["plasticity", "mine", *words]) == 2
+    assert sentence in capsys.readouterr().err
+    (Path("mine") / "record.json").unlink()
+    if not words and settings.get("method") != "static":
+        assert cli.main(["plasticity", "mine"]) == 2
+        assert "mine is not finished; `sparsetrain train --config" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_a_scale_needs_no_images(capsys, monkeypatch):
+    def absent(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("sparsetrain.data.load", absent)
+    monkeypatch.setattr("sparsetrain.experiments.cost.measure", lambda _: Pace(0.0, 0.0))
+    words = ["--scale", "full", "--data-dir", "there", "--device", "cpu", "--dry-run"]
+    assert cli.main(["plasticity", *words, "--structures", "global", "layer"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    # 16 epochs, 4 fractions, 2 structures, 3 ways to regrow; 30 epochs each.
+    assert lines[0].startswith("plasticity: 384 prunings, 0 finished, 384 to do")
+    assert lines[1] == "epochs to train: 160 of the dense network, 11520 after prunings"
+    assert lines[2] == "estimated cost on this machine: 0 s (by a few measured steps)."
+    assert not Path("runs").exists()
 
 
 def _row(structure: str, regrow: str, fraction: float, epoch: int) -> dict[str, Any]:

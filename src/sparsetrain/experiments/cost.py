@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import mean
+from types import MappingProxyType
 from typing import Any, Literal
 
 from ..training.config import TrainConfig
@@ -20,6 +21,13 @@ from .survey import Place
 
 Basis = Literal["records", "steps", "unknown"]
 # A run like another has these in common; the method, too, where there is one.
+_WORDS: Mapping[Basis, str] = MappingProxyType(
+    {
+        "records": "by finished runs like them",
+        "steps": "by a few measured steps",
+        "unknown": "of unknown cost",
+    }
+)
 _LIKE = ("dataset", "model", "width", "batch_size", "compat")
 
 
@@ -35,6 +43,13 @@ class Estimate:
     seconds: float
     basis: Basis
 
+    def line(self, times: int) -> str:
+        """What it takes so many times, and where that comes from, in one line."""
+        if self.basis == "unknown":
+            return "estimated cost on this machine: unknown."
+        total = _long(self.seconds * times)
+        return f"estimated cost on this machine: {total} ({_WORDS[self.basis]})."
+
 
 def estimates(places: Sequence[Place], rows: Iterable[Mapping[str, Any]]) -> list[Estimate | None]:
     """One for each run that is left, None for those that are done.
@@ -48,19 +63,19 @@ def estimates(places: Sequence[Place], rows: Iterable[Mapping[str, Any]]) -> lis
     return [None if spot.done else _estimate(spot, rows, paces) for spot in places]
 
 
+def epoch_cost(config: TrainConfig, rows: Iterable[Mapping[str, Any]]) -> Estimate:
+    """What one epoch of a run takes; `rows` as for `estimates`."""
+    return _epoch(config, list(rows), {})
+
+
 def cost_line(found: Sequence[Estimate | None]) -> str:
     """The sum, and where it comes from, in one line."""
     left = [e for e in found if e is not None]
     if not left:
         return "nothing is left to run."
     known = [e for e in left if e.basis != "unknown"]
-    words = {
-        "records": "by finished runs like them",
-        "steps": "by a few measured steps",
-        "unknown": "of unknown cost",
-    }
-    counts = {basis: sum(e.basis == basis for e in left) for basis in words}
-    parts = ", ".join(f"{n} {words[basis]}" for basis, n in counts.items() if n)
+    counts = {basis: sum(e.basis == basis for e in left) for basis in _WORDS}
+    parts = ", ".join(f"{n} {words}" for basis, words in _WORDS.items() if (n := counts[basis]))
     total = _long(sum(e.seconds for e in known))
     return f"estimated cost on this machine, one run after the other: {total} ({parts})."
 
@@ -72,10 +87,21 @@ def _long(seconds: float) -> str:
 def _estimate(
     spot: Place, rows: Sequence[Mapping[str, Any]], paces: dict[tuple[object, ...], Pace | None]
 ) -> Estimate:
-    config, left = spot.run.config, _left(spot)
-    epoch = _like(config, rows)
-    if epoch is not None:
-        return Estimate(epoch * config.optim.epochs * left, "records")
+    config = spot.run.config
+    left = max(0, config.optim.epochs - epochs_done(RunFolder(spot.folder)))
+    epoch = _epoch(config, rows, paces)
+    return Estimate(epoch.seconds * left, epoch.basis)
+
+
+def _epoch(
+    config: TrainConfig,
+    rows: Sequence[Mapping[str, Any]],
+    paces: dict[tuple[object, ...], Pace | None],
+) -> Estimate:
+    """Of one epoch."""
+    seconds = _like(config, rows)
+    if seconds is not None:
+        return Estimate(seconds, "records")
     key = problem(config)
     if key not in paces:
         paces[key] = None
@@ -84,7 +110,7 @@ def _estimate(
     pace = paces[key]
     if pace is None:
         return Estimate(0.0, "unknown")
-    return Estimate(pace.seconds(config) * left, "steps")
+    return Estimate(pace.seconds(config) / config.optim.epochs, "steps")
 
 
 def _like(config: TrainConfig, rows: Sequence[Mapping[str, Any]]) -> float | None:
@@ -106,10 +132,9 @@ def _like(config: TrainConfig, rows: Sequence[Mapping[str, Any]]) -> float | Non
     return mean(row["seconds"]["total"] / row["epochs"] for row in same) if same else None
 
 
-def _left(spot: Place) -> float:
-    """The part of a run that is still to be trained, by the last line of its metrics."""
-    done = 0
+def epochs_done(folder: RunFolder) -> int:
+    """Of a run, by the last line of its metrics; 0 where it has not begun."""
     with suppress(OSError, ValueError, LookupError):
-        lines = RunFolder(spot.folder).metrics.read_text(encoding="utf-8").splitlines()
-        done = int(json.loads(lines[-1])["epoch"])
-    return max(0.0, 1 - done / spot.run.config.optim.epochs)
+        lines = folder.metrics.read_text(encoding="utf-8").splitlines()
+        return int(json.loads(lines[-1])["epoch"])
+    return 0

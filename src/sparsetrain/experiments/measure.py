@@ -81,7 +81,7 @@ def measure(config: TrainConfig) -> Pace:
     size = _images(config)
     config = _dense(config, size)
     try:
-        session = build_session(config, dataset=_noise(config, 3 * size))
+        session = build_session(config, dataset=noise(config, 3 * size))
     except ValueError as error:
         raise BadInput(str(error)) from error
     with cpu_threads(config.run.threads, step_flops=session.flops.total * size):
@@ -167,7 +167,12 @@ def _dense(config: TrainConfig, size: int) -> TrainConfig:
     )
 
 
-def _noise(config: TrainConfig, count: int) -> Dataset:
+def noise(config: TrainConfig, count: int) -> Dataset:
+    """Random training images of a data set's size, and one to test; nothing is read.
+
+    Raises:
+        BadInput: it is not in the list.
+    """
     entry = _entry(config)
     generator = torch.Generator().manual_seed(0)
     channels, height, width = entry.image

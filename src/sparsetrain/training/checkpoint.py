@@ -93,6 +93,11 @@ def load_newest(folder: Path, report: Callable[[str], None]) -> dict[str, Any] |
     return None
 
 
+def of_epoch(folder: Path, epoch: int) -> Path:
+    """Where the checkpoint after so many epochs lies, if it was written and is kept."""
+    return folder / _name(Position(epoch))
+
+
 def listed(folder: Path) -> list[Path]:
     """Checkpoint files, newest first."""
     if not folder.is_dir():

@@ -73,11 +73,7 @@ def plasticity(words: list[str]) -> int:
     from ..training.flags import parse
     from ..training.progress import Reporter
 
-    about = "The study of pruning plasticity: train densely, prune at each epoch, train on."
+    about = "Pruning plasticity: train densely (or take RUN), prune at each epoch, train on."
     args = parse(PlasticityOptions, words, prog="sparsetrain plasticity", about=about)
-    reporter = Reporter()
-    studied = plasticity(args, reporter=reporter)
-    for path in write_pictures(studied.folder):
-        reporter.say(f"picture: {path}")
-    print(studied.text)
+    print(plasticity(args, reporter=Reporter(), draw=write_pictures).text)
     return 0

@@ -2,82 +2,35 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
+from ...data.catalog import AnyDataset
 from ...patterns import check_reachable, most_sparse
 from ...selection import select
-from ...training.check import resolve
-from ...training.checkpoint import write_atomic
-from ...training.device import cpu_threads, place
+from ...training.config import TrainConfig
+from ...training.device import cpu_threads, determinism, place
 from ...training.errors import BadInput, Interrupted
 from ...training.feeds import load_data
 from ...training.folder import RunFolder
-from ...training.progress import Reporter
+from ...training.progress import Reporter, counted
 from ...training.run import train
 from ...training.session import make_model
-from ...training.settings import build
 from ...training.stop import Signals, Stop
+from ..cost import epoch_cost, epochs_done
+from ..measure import noise
+from ..results import make_row
 from . import output
+from .plan import Plan, plan
+from .plan import PlasticityOptions as PlasticityOptions
+from .rows import Draw, Rows
 from .study import Study
-from .variants import Regrow, Structure, Variant, variants
-
-# epochs of the dense run, between prunings, at the frozen rate; the settings of the dense run.
-_SCALES: dict[str, tuple[int, int, int, dict[str, Any]]] = {
-    "smoke": (8, 3, 1, {"dataset": "digits", "model": "resnet8", "lr": 0.1}),
-    "small": (
-        20,
-        2,
-        4,
-        {"dataset": "fashion-mnist", "model": "resnet8", "batch_size": 128, "nesterov": True}
-        | {"flip": True, "crop_padding": 0, "weight_decay": 2e-4},
-    ),
-    "full": (
-        160,
-        10,
-        30,
-        {"dataset": "cifar10", "model": "resnet20", "batch_size": 128, "nesterov": True}
-        | {"weight_decay": 5e-4, "precision": "fp32"},
-    ),
-}
-
-
-@dataclass(frozen=True)
-class PlasticityOptions:
-    """Options of `sparsetrain plasticity`."""
-
-    scale: Literal["full", "small", "smoke"] = "smoke"
-    """full: ResNet-20 on CIFAR-10, 160 epochs, 30 to recover; small: ResNet-8 on Fashion-MNIST, 20
-    and 4; smoke: digits, 8 and 1, minutes."""
-    fractions: tuple[float, ...] = (0.2, 0.5, 0.9, 0.98)
-    """Fractions of the weights that are pruned."""
-    structures: tuple[Structure, ...] = ("global", "layer", "channel")
-    """global: the smallest weights of all layers together; layer: of each layer; channel: whole
-    filters."""
-    regrows: tuple[Regrow, ...] = ("none", "gradient", "random")
-    """Which of the pruned weights come back, while as many of the smallest left go."""
-    share: float = 0.1
-    """Share of the weights left that regrowth exchanges."""
-    every: int | None = None
-    """Epochs from one pruning to the next; None is the scale's own."""
-    recover: int | None = None
-    """Epochs at the frozen learning rate after a pruning; None is the scale's own."""
-    epochs: int | None = None
-    """Epochs of the dense training; None is the scale's own."""
-    to_end: bool = False
-    """Also train every pruned network to the end of the schedule."""
-    seed: int = 0
-    """Seed of the dense training and of random regrowth."""
-    out: Path | None = None
-    """Folder of the dense run and the results; None is runs/plasticity-SCALE."""
-    format: Literal["text", "csv", "json"] = "text"
-    """How the curves are printed; curves.csv in the folder has them in any case."""
+from .variants import Variant, variants
 
 
 @dataclass(frozen=True)
@@ -85,63 +38,93 @@ class Studied:
     """What a study came to.
 
     Attributes:
-        folder: with the dense run, and the rows of all prunings as curves.csv.
-        text: the rows in the form that was asked for.
+        folder: with the rows of all prunings as curves.csv, and the dense run where that was
+            trained for it.
+        text: the rows in the form that was asked for; after a dry run, what is left.
     """
 
     folder: Path
     text: str
 
 
-def plasticity(options: PlasticityOptions, *, reporter: Reporter) -> Studied:
+def plasticity(
+    options: PlasticityOptions, *, reporter: Reporter, draw: Draw = lambda _: ()
+) -> Studied:
     """Train densely, then prune at each chosen epoch in every way, and train on.
 
     What is done already is read from the folder; the same command continues. A pruning that is
     stopped on the way is made again.
 
+    Args:
+        draw: called with the folder whenever its curves have been written.
     Raises:
-        BadInput: an option out of its range.
+        BadInput: an option out of its range, or a run that cannot be used.
         Interrupted: Ctrl-C or SIGTERM.
     """
-    epochs, every, recover, settings = _SCALES[options.scale]
-    epochs = epochs if options.epochs is None else options.epochs
-    every = every if options.every is None else options.every
-    recover = recover if options.recover is None else options.recover
-    _check(options, epochs=epochs, every=every, recover=recover)
-    out = options.out or Path("runs") / f"plasticity-{options.scale}"
-    values = settings | {"method": "dense", "epochs": epochs, "seed": options.seed}
-    # A tenth is held out: the curves are of these images, not of the test set.
-    values |= {"validation": 0.1, "keep": epochs, "out": str(out / "dense")}
-    config = resolve(build(values))
-    data = load_data(config.data, reporter.download)
-    reporter.close()
-    epochs_of = tuple(range(every, epochs + 1, every))
-    wanted = _reachable(
-        variants(epochs_of, options.fractions, options.structures, options.regrows),
-        make_model(config.model, data, place(config.run)),
+    wanted = plan(options)
+    data = _dataset(wanted.config, reporter, dry=options.dry_run)
+    todo = _reachable(
+        variants(wanted.epochs, options.fractions, options.structures, options.regrows),
+        make_model(wanted.config.model, data, place(wanted.config.run)),
         reporter,
     )
-    command = f"sparsetrain plasticity --scale {options.scale}"
-    record = train(config, reporter=reporter, command=command, dataset=data)
-    checkpoints = RunFolder(out / "dense").checkpoints
-    study = Study(config, checkpoints, data, recover, options.to_end, options.share)
-    rows = _measure(study, wanted, out / "results.jsonl", reporter)
-    if options.to_end:
-        rows = [row | {"gap": row["end"] - record["val_accuracy"]} for row in rows]
-    write_atomic(out / "curves.csv", output.as_csv(rows).encode())
-    reporter.say(f"curves: {out / 'curves.csv'}")
-    return Studied(out, output.shown(rows, options.format))
+    how = {"recover": wanted.recover, "to_end": options.to_end, "share": options.share}
+    rows = Rows(wanted.out, how)
+    if options.dry_run:
+        return Studied(wanted.out, _left(wanted, todo, rows, to_end=options.to_end))
+    folder, record = _dense(wanted, data, reporter)
+    study = Study(
+        _bare(wanted.config),
+        folder.checkpoints,
+        data,
+        wanted.recover,
+        options.to_end,
+        options.share,
+    )
+
+    def finish(row: dict[str, Any]) -> dict[str, Any]:
+        return row | {"gap": row["end"] - record["val_accuracy"]} if options.to_end else row
+
+    def show() -> Sequence[Path]:
+        curves = rows.write_curves(finish)
+        return () if curves is None else (curves, *draw(wanted.out))
+
+    threads = cpu_threads(study.config.run.threads, step_flops=_step_flops(study.config, record))
+    reporter.say(f"plasticity: {counted(len(todo), 'pruning')} -> {wanted.out}")
+    with threads, determinism(study.config.run.deterministic):
+        found = _measure(study, todo, rows, reporter, show)
+    for path in show():
+        reporter.say(f"{'curves' if path.suffix == '.csv' else 'picture'}: {path}")
+    return Studied(wanted.out, output.shown(list(map(finish, found)), options.format))
 
 
-def _check(options: PlasticityOptions, *, epochs: int, every: int, recover: int) -> None:
-    for name, value, least in (("epochs", epochs, 1), ("every", every, 1), ("recover", recover, 0)):
-        if value < least:
-            raise BadInput(f"{name} must be at least {least}, got {value}.")
-    if every > epochs:
-        raise BadInput(f"every must be at most epochs, {epochs}, got {every}: nothing is pruned.")
-    for name, value in [("share", options.share), *(("fractions", f) for f in options.fractions)]:
-        if not 0 < value < 1:
-            raise BadInput(f"{name} must be in (0, 1), got {value:g}.")
+def _dataset(config: TrainConfig, reporter: Reporter, *, dry: bool) -> AnyDataset:
+    """The images; of a data set in the list, images of its size do where nothing is trained."""
+    if dry:
+        with suppress(BadInput):
+            return noise(config, 1)
+    try:
+        return load_data(config.data, reporter.download)
+    except OSError as error:
+        raise BadInput(f"cannot read the data: {error}.") from error
+    finally:
+        reporter.close()
+
+
+def _dense(wanted: Plan, data: AnyDataset, reporter: Reporter) -> tuple[RunFolder, dict[str, Any]]:
+    """The dense run's folder and record; it is trained where it was not given."""
+    assert wanted.config.run.out is not None  # `plan` sees to it
+    folder = RunFolder(wanted.config.run.out)
+    record = None if wanted.command else folder.load_record()
+    if record is None:
+        record = train(wanted.config, reporter=reporter, command=wanted.command, dataset=data)
+    return folder, record
+
+
+def _bare(config: TrainConfig) -> TrainConfig:
+    """For short trainings from checkpoints, on one process."""
+    run = replace(config.run, trace=False, tensorboard=False, parallel="none", compile="none")
+    return replace(config, run=run)
 
 
 def _reachable(wanted: Iterable[Variant], model: nn.Module, reporter: Reporter) -> list[Variant]:
@@ -168,46 +151,55 @@ def _reachable(wanted: Iterable[Variant], model: nn.Module, reporter: Reporter) 
     return kept
 
 
+def _left(wanted: Plan, todo: Sequence[Variant], rows: Rows, *, to_end: bool) -> str:
+    """How many prunings and epochs are left, and what they will cost."""
+    config, epochs = wanted.config, wanted.config.optim.epochs
+    assert config.run.out is not None
+    folder = RunFolder(config.run.out)
+    left = [variant for variant in todo if rows.find(variant) is None]
+    after = len(left) * wanted.recover
+    after += sum(epochs - variant.epoch for variant in left) if to_end else 0
+    dense = epochs - epochs_done(folder)
+    record = folder.load_record()
+    cost = epoch_cost(config, () if record is None else (make_row(record),))
+    return "\n".join(
+        [
+            f"plasticity: {counted(len(todo), 'pruning')}, {len(todo) - len(left)} finished, "
+            f"{len(left)} to do -> {wanted.out}",
+            f"epochs to train: {dense} of the dense network, {after} after prunings",
+            cost.line(dense + after),
+        ]
+    )
+
+
 def _measure(
-    study: Study, wanted: Sequence[Variant], path: Path, reporter: Reporter
+    study: Study,
+    wanted: Sequence[Variant],
+    rows: Rows,
+    reporter: Reporter,
+    show: Callable[[], object],
 ) -> list[dict[str, Any]]:
     """A row for each variant; those made before with the same options are read."""
-    how = {"recover": study.recover, "to_end": study.to_end, "share": study.share}
-    done = _done(path)
-    # Without the half line that a killed process may have left: rows are appended.
-    write_atomic(path, "".join(json.dumps(row) + "\n" for row in done).encode())
-    rows: list[dict[str, Any]] = []
-    reporter.say(f"plasticity: {len(wanted)} prunings -> {path.parent}")
+    found: list[dict[str, Any]] = []
+    rows.open_()
     signals = Signals()
     try:
-        with cpu_threads(study.config.run.threads, step_flops=_step_flops(study)), signals:
-            for place, variant in enumerate(wanted, 1):
-                key = variant.about() | how
-                row = next((r for r in done if key.items() <= r.items()), None)
+        with signals:
+            for number, variant in enumerate(wanted, 1):
+                row = rows.find(variant)
                 if row is None:
-                    row = study.measure(variant, check=signals.check) | how
-                    with path.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(row) + "\n")
-                    reporter.say(f"[{place}/{len(wanted)}] {output.line(row)}")
-                rows.append(row)
+                    row = rows.add_(study.measure(variant, check=signals.check))
+                    show()
+                    reporter.say(f"[{number}/{len(wanted)}] {output.line(row)}")
+                found.append(row)
     except (KeyboardInterrupt, Stop):
         raise Interrupted(
-            f"stopped with {len(rows)} of {len(wanted)} prunings; the same command continues.",
+            f"stopped with {len(found)} of {len(wanted)} prunings; the same command continues.",
             signals.code,
         ) from None
-    return rows
+    return found
 
 
-def _step_flops(study: Study) -> int:
+def _step_flops(config: TrainConfig, record: dict[str, Any]) -> int:
     """Of the dense run's batch, which decides on the threads; as in its training."""
-    record = RunFolder(study.checkpoints.parent).load_record() or {}
-    return record["flops"]["inference_dense"] * study.config.optim.batch_size
-
-
-def _done(path: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):  # the last one of a killed process
-                rows.append(json.loads(line))
-    return rows
+    return record["flops"]["inference_dense"] * config.optim.batch_size

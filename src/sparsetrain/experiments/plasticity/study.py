@@ -13,12 +13,15 @@ from torch.nn import functional as F
 
 from ... import methods
 from ...data.catalog import AnyDataset
+from ...optimizers import initial_state, same_shaped_state
 from ...sparsifier import Sparsifier
+from ...training.checkpoint import of_epoch
 from ...training.config import TrainConfig
 from ...training.loop import evaluate, train_epoch
 from ...training.schedule import rate, warmed
 from ...training.session import Session, build_session
 from ...training.state import RunState
+from ...types import Masks
 from .variants import Variant, masks_for
 
 
@@ -70,15 +73,16 @@ class Study:
     ) -> tuple[Session, float]:
         """The dense run at the variant's epoch, pruned, and the rate of the step before."""
         session = build_session(self.config, dataset=self.dataset)
-        path = self.checkpoints / f"epoch-{variant.epoch:05d}.pt"
+        path = of_epoch(self.checkpoints, variant.epoch)
         saved = torch.load(path, map_location="cpu", weights_only=True)
         RunState.fresh(self.config, session).load_state_dict(saved)
         session.plan.finalize()
         found["before"] = _accuracy(session, check)
         seed = self.config.run.seed
-        masks = masks_for(
+        masks, grown = masks_for(
             variant, session.model, _gradients(session, variant.epoch), share=self.share, seed=seed
         )
+        _forget_(session, grown)
         kept = sum(int(mask.sum()) for mask in masks.values())
         total = sum(mask.numel() for mask in masks.values())
         found["sparsity"] = 1 - kept / total
@@ -114,6 +118,7 @@ class Study:
                 place=session.place,
                 lr=lambda batch, epoch=epoch: lr(epoch, batch),
                 label_smoothing=self.config.optim.label_smoothing,
+                part_size=max(1, session.train.full // self.config.optim.accumulate),
                 after=check,
             )
 
@@ -128,6 +133,16 @@ def _gradients(session: Session, epoch: int) -> Mapping[str, Tensor]:
     session.optimizer.zero_grad(set_to_none=True)
     session.model.train()
     return found
+
+
+@torch.no_grad()
+def _forget_(session: Session, grown: Masks) -> None:
+    """Grown weights have the optimizer state of new ones, not that of the weights before them."""
+    for name, parameter in session.model.named_parameters():
+        if name in grown:
+            initial = initial_state(session.optimizer, parameter)
+            for key, state in same_shaped_state(session.optimizer, parameter).items():
+                state.masked_fill_(grown[name], initial.get(key, 0.0))
 
 
 def _accuracy(session: Session, check: Callable[[], None]) -> float:

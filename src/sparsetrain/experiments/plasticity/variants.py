@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,18 @@ def variants(
         yield Variant(*parts)
 
 
+class Pruned(NamedTuple):
+    """What is left of a network.
+
+    Attributes:
+        masks: weight name -> bool, True where the weight stays.
+        grown: the same, True where it was pruned and regrown, and is 0 in the model.
+    """
+
+    masks: Masks
+    grown: Masks
+
+
 def masks_for(
     variant: Variant,
     model: nn.Module,
@@ -62,22 +74,20 @@ def masks_for(
     *,
     share: float,
     seed: int,
-) -> Masks:
+) -> Pruned:
     """Prune a model in place, and regrow.
 
     Args:
         gradients: weight name -> dense gradient, for regrow=gradient.
         share: of each layer's weights (or filters) left, exchanged for pruned ones.
         seed: of random regrowth.
-    Returns:
-        weight name -> bool mask, True where the weight stays; grown weights are 0 in the model.
     Source: Liu et al. 2021, arXiv 2106.10404, section 3.
     """
     pattern = "channel" if variant.structure == "channel" else "unstructured"
     scope = "layer" if variant.structure == "layer" else "global"
     masks = prune(model, variant.fraction, scope=scope, pattern=pattern)
     if variant.regrow == "none":
-        return masks
+        return Pruned(masks, {})
     weights = {name: p.detach() for name, p in model.named_parameters() if name in masks}
     places = places_of(masks, pattern)
     counts = {
@@ -93,12 +103,12 @@ def masks_for(
         # What was dropped just now does not come back.
         allowed={name: ~kept for name, kept in places.items()},
     )
-    masks = masks_of(more, weights, pattern)
+    masks, stayed = masks_of(more, weights, pattern), masks_of(less, weights, pattern)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name in masks:
-                weight.mul_(masks_of(less, weights, pattern)[name])
-    return masks
+                weight.mul_(stayed[name])
+    return Pruned(masks, {name: mask & ~stayed[name] for name, mask in masks.items()})
 
 
 def _growth(
