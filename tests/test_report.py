@@ -330,6 +330,26 @@ def test_art_without_a_pull_has_no_strength_to_draw(tmp_path, monkeypatch):
     assert min(series.y) > 0
 
 
+def test_art_without_fine_tuning_is_sparse_in_the_end_alone(tmp_path, monkeypatch):
+    """Its metrics are of dense networks; an earlier version's trace ends with one, too."""
+    monkeypatch.setattr("sparsetrain.data.load", fake_load)
+    run(tmp_path, **ART, finetune_epochs=0, sparsity=0.9)
+    (one,) = find([tmp_path]).runs
+    assert [line["sparsity"] for line in one.metrics] == [0, 0, 0]
+    found = {figure.key: figure for figure in figures([one])}
+    assert "convergence" not in found and "epochs" in found
+    ends = {key: found[key].charts[0].series[0].y[-1] for key in ("sparsity", "overlap")}
+    assert ends == {"sparsity": pytest.approx(90, abs=0.1), "overlap": 100}
+    trace = one.trace
+    assert trace is not None
+    before = trace.active.copy()
+    before[-1] = before[0]
+    older = replace(trace, active=before, masks=(*trace.masks[:-1], trace.masks[0]))
+    keys = {figure.key for figure in figures([replace(one, trace=older)])}
+    course = {"sparsity", "overlap", "exploration", "churn", "survival"}
+    assert set(found) - keys == course | {"moving", "layercost"}
+
+
 def test_two_dense_networks_have_colours_of_their_own(runs, tmp_path):
     _copied(runs, tmp_path, ("a", "run-00"), ("b", "run-02"))
     record = json.loads((tmp_path / "a" / "record.json").read_text())

@@ -28,6 +28,7 @@ METHODS = {
     "snfs": {"method": "snfs", "update_every": 2, "stop": 0.5},
     "imp": {"method": "imp", "rounds": 2},
     "art": ART,
+    "art, not fine-tuned": ART | {"finetune_epochs": 0},
 }
 
 
@@ -54,6 +55,8 @@ def test_the_last_epoch_is_the_network_of_the_file(tmp_path, name):
     bits = np.concatenate([(weights[n] != 0).flatten().numpy() for n in found.layers.names])
     assert np.array_equal(found.masks[-1], np.packbits(bits))
     assert np.array_equal(found.tops[-1], found.masks[-1])
+    if "finetune_epochs" in METHODS[name]:
+        return  # its profiles are of the network before its pruning
     sizes = dict(zip(found.layers.names, found.layers.weights, strict=True))
     places = trace.sampled_places(sizes, trace.PROFILED)
     joined = np.concatenate([weights[n].flatten().numpy()[places[n]] for n in sizes])
@@ -82,6 +85,17 @@ def test_exploration_and_churn_count_every_update(tmp_path, monkeypatch, name):
         within = moved[int(first) : int(last)]
         assert found.dropped[epoch].sum() == sum(c.dropped for c in within)
         assert found.grown[epoch].sum() == sum(c.grown for c in within)
+
+
+def test_a_pruning_at_the_very_end_is_in_the_last_row(tmp_path):
+    record = run(tmp_path, **METHODS["art, not fine-tuned"])
+    found = _trace(tmp_path)
+    assert found.sparsity.tolist() == pytest.approx([0, 0, 0, record["sparsity"]["achieved"]])
+    gone = record["prunable_weights"] - record["kept_weights"]
+    assert found.dropped.sum(axis=1).tolist() == [0, 0, 0, gone]
+    assert not found.grown.any() and (found.exploration == 1).all()
+    assert np.isfinite(found.regularizer_profile[-1]).all()  # of the network that was pruned
+    assert (found.worked[-1] == found.layers.weights).all()
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -157,6 +157,8 @@ def _trace(state: RunState, folder: RunFolder) -> None:
         return
     if state.epoch == 0:
         state.tracer.look(state.work)
+    elif state.epoch >= state.end:
+        state.tracer.look_again()
     state.tracer.write(folder.trace, state.epoch, step=state.totals.steps)
 
 

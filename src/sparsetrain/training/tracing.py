@@ -69,19 +69,27 @@ class Tracer:
             work: of the epoch's steps.
         """
         self._note()
-        active = mask_algebra.count_active(self._session.plan.masks)
         self._arrays = {
-            "active": _row(active),
+            **self._counted(),
             "worked": np.array(list(work.active.values())),
             "read": np.array(list(work.read.values())),
-            "explored": _row(mask_algebra.count_active(self._seen)),
-            "dropped": np.array(self._counts[0]),
-            "grown": np.array(self._counts[1]),
-            "updates": np.array(self._updates),
         }
-        self._counts, self._updates = self._zeros(), 0
         if self._session.place.world.writes:
-            self._look_closely(sum(active.values()))
+            self._arrays |= self._bits() | self._profiles()
+
+    @torch.no_grad()
+    def look_again(self) -> None:
+        """Once training is over: where it ended with a pruning, count that into the last look.
+
+        ART without fine-tuning ends so. Profiles and answers stay those of the network before.
+        """
+        self._note()
+        if any(map(any, self._counts)):
+            before = {name: self._arrays[name] for name in ("dropped", "grown", "updates")}
+            self._arrays |= self._counted()
+            self._arrays |= {name: self._arrays[name] + count for name, count in before.items()}
+            if self._session.place.world.writes:
+                self._arrays |= self._bits()
 
     def counting(self, name: Literal["classes", "pruned_classes"]) -> Tally:
         """What is to be called with the logits and labels of each batch of an evaluation.
@@ -153,39 +161,61 @@ class Tracer:
             self._seen[name] |= mask
             self._before[name].copy_(mask)
 
-    def _look_closely(self, active: int) -> None:
+    def _counted(self) -> dict[str, np.ndarray]:
+        """What has moved since it was counted last, and what is active now."""
+        found = {
+            "active": _row(mask_algebra.count_active(self._session.plan.masks)),
+            "explored": _row(mask_algebra.count_active(self._seen)),
+            "dropped": np.array(self._counts[0]),
+            "grown": np.array(self._counts[1]),
+            "updates": np.array(self._updates),
+        }
+        self._counts, self._updates = self._zeros(), 0
+        return found
+
+    def _bits(self) -> dict[str, np.ndarray]:
+        """Of the masks, and of the largest weights among those active."""
         masks = dict(self._session.plan.masks)
-        model = self._session.model
-        parameters = {n: p for n, p in model.named_parameters(remove_duplicate=False) if n in masks}
-        weights = {name: parameters[name].detach() for name in masks}
+        active = sum(mask_algebra.count_active(masks).values())
         kept = min(self._kept, active)
+        weights = {name: p.detach() for name, p in self._parameters().items()}
         top = masks if active == kept else _largest(weights, masks, kept)
-        bits = _entries(masks, self._places)
-        self._arrays |= {
-            "mask": np.packbits(bits),
+        return {
+            "mask": np.packbits(_entries(masks, self._places)),
             "top": np.packbits(_entries(top, self._places)),
         }
+
+    def _profiles(self) -> dict[str, np.ndarray]:
+        """Of the weights, and of their gradients as far as there are any."""
+        parameters = self._parameters()
+        weights = {name: p.detach() for name, p in parameters.items()}
+        shown = _entries(weights, self._profiled)
         profiles = {
-            "weight_profile": magnitude_profile(_entries(weights, self._profiled), _RANKS),
-            **self._gradients(parameters, weights, bits),
+            "weight_profile": magnitude_profile(shown, _RANKS),
+            **self._gradients(parameters, weights, shown),
         }
-        self._arrays |= {name: values.astype(np.float32) for name, values in profiles.items()}
+        return {name: values.astype(np.float32) for name, values in profiles.items()}
+
+    def _parameters(self) -> dict[str, Tensor]:
+        masks, named = self._session.plan.masks, self._session.model.named_parameters
+        parameters = dict(named(remove_duplicate=False))
+        return {name: parameters[name] for name in masks}
 
     def _gradients(
         self,
         parameters: Mapping[str, Tensor],
         weights: Mapping[str, Tensor],
-        active: np.ndarray,
+        shown: np.ndarray,
     ) -> dict[str, np.ndarray]:
         """The regulariser's gradient where there is one, else that of the last batch."""
         engine = self._session.plan.sparsifier
         if engine.regularizer is not None:
             pulls = _entries(engine.regularizer.grad(weights), self._profiled)
-            ranked = _entries(weights, self._profiled)
-            return {"regularizer_profile": mean_by_rank(pulls, ranked, _RANKS)}
+            return {"regularizer_profile": mean_by_rank(pulls, shown, _RANKS)}
         grads = {n: p.grad.detach() for n, p in parameters.items() if p.grad is not None}
         if len(grads) < len(parameters):
             return {}
+        active = _entries(self._session.plan.masks, self._places)
         values, ranked = _entries(grads, self._places), _entries(weights, self._places)
         kept = _some(np.flatnonzero(active), trace.PROFILED)
         ends = np.cumsum([len(where) for where in self._places.values()])[:-1]

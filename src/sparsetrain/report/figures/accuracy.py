@@ -118,13 +118,16 @@ def convergence(lines: Lines) -> Figure | None:
         runs = lines.first_seeds(sparsity)
         for unit, of in (("epochs", _epochs_to), ("seconds", _seconds_to)):
             series = curves(lines, runs, of, form="both")
+            if not series:
+                continue
             best = [series.x[-1] for series in series]
             ends = (max(0.0, min(best) - 5), max(best))
             title, upright = f"{zeros(sparsity)}: {unit}", f"{unit} until then"
             charts.append(Chart(title, label, upright, series, x_range=ends, y_range=(0, 1)))
     text = (
         "When a network with all the zeros asked for was first as accurate as the axis says, "
-        "counted from the first epoch of the run; one seed of each. Seconds are those of the "
+        "counted from the first epoch of the run; one seed of each. A run that is pruned after its "
+        "last epoch, as by ART without fine-tuning, has no line. Seconds are those of the "
         "machine that it ran on, with evaluations, and comparable only where all ran alike."
     )
     return Figure("convergence", "Time to an accuracy", text, tuple(charts)) if charts else None
@@ -140,17 +143,20 @@ def _history(run: Run) -> Points:
     return [m["epoch"] for m in run.metrics], percent(m[run.measured] for m in run.metrics)
 
 
-def _epochs_to(run: Run) -> Points:
+def _epochs_to(run: Run) -> Points | None:
     return _reached(run, [m["epoch"] for m in run.metrics])
 
 
-def _seconds_to(run: Run) -> Points:
+def _seconds_to(run: Run) -> Points | None:
     return _reached(run, list(accumulate(m["seconds"] for m in run.metrics)))
 
 
-def _reached(run: Run, times: list[float]) -> Points:
-    """(accuracies, times) of the epochs that ended with all zeros."""
-    final = run.metrics[-1]["sparsity"]
+def _reached(run: Run, times: list[float]) -> Points | None:
+    """(accuracies, times) of the epochs that ended with all zeros.
+
+    None where none did: ART without fine-tuning prunes after its last epoch was measured.
+    """
+    final = run.record["sparsity"]["achieved"]
     pairs = zip(times, run.metrics, strict=True)
     sparse = [(t, 100 * m[run.measured]) for t, m in pairs if m["sparsity"] >= final - 1e-9]
-    return reached_at_each(*zip(*sparse, strict=True))
+    return reached_at_each(*zip(*sparse, strict=True)) if sparse else None

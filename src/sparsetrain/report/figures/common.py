@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
+from ...analysis.trace import Trace
 from ..chart import Color, Form, Series
 from ..runs import Run, one_seed
 
@@ -67,6 +68,18 @@ def lines_of(runs: Sequence[Run]) -> list[Lines]:
     colors |= {name: index for index, name in enumerate([*sparse, *dense[1:]])}
     tasks = dict.fromkeys(run.task for run in runs)
     return [Lines(tuple(r for r in runs if r.task == task), colors, task) for task in tasks]
+
+
+def to_the_end(run: Run) -> Trace | None:
+    """The run's trace, where its last masks are those of the network that the record is of.
+
+    They are not where the last epoch's file is lost, or where an earlier version's ART had no
+    fine-tuning and pruned after its last epoch.
+    """
+    trace = run.trace
+    if trace is None or trace.active[-1].sum() != run.record["kept_weights"]:
+        return None
+    return trace
 
 
 def averaged(

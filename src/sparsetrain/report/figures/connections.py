@@ -9,7 +9,7 @@ import numpy as np
 from ...analysis.trace import Trace, shared
 from ..chart import Chart, Figure, Form
 from ..runs import Run
-from .common import Lines, Points, curves, percent, zeros
+from .common import Lines, Points, curves, percent, to_the_end, zeros
 
 
 def sparsity_by_step(lines: Lines) -> Figure | None:
@@ -108,7 +108,8 @@ def _figure(
     """A panel for each sparsity, a curve for each line."""
 
     def traced(run: Run) -> Points | None:
-        return None if run.trace is None or len(run.trace.epochs) < 2 else of(run.trace)
+        trace = to_the_end(run)
+        return None if trace is None or len(trace.epochs) < 2 else of(trace)
 
     panels = [(s, curves(lines, lines.first_seeds(s), traced, form)) for s in lines.sparsities]
     charts = [Chart(zeros(s), x, y, series, y_range=(0, 100)) for s, series in panels]

@@ -11,7 +11,7 @@ from ...analysis.ledger import Ledger, training_ledger
 from ...analysis.pareto import front
 from ..chart import Chart, Figure, Series
 from ..runs import Run
-from .common import Lines, Points, curves, zeros
+from .common import Lines, Points, curves, to_the_end, zeros
 
 _FORMULA = (
     "A layer with w weights used at p places costs 2·w·p operations for an image, and 2·a·p with a "
@@ -64,10 +64,10 @@ def layer_cost(lines: Lines) -> Figure | None:
         if any(run.trace is None or run.trace.layers.flops != flops for run in runs):
             continue  # of several networks, whose layers have nothing in common
         dense = [count / 1e6 for count in flops]
-        series = (
-            Series("dense", list(range(1, len(dense) + 1)), dense, dashed=True),
-            *curves(lines, runs, _forward),
-        )
+        own = curves(lines, runs, _forward)
+        if not own:
+            continue
+        series = (Series("dense", list(range(1, len(dense) + 1)), dense, dashed=True), *own)
         label = "million operations"
         charts.append(Chart(zeros(sparsity), "layer, from the input", label, series, y_scale="log"))
     text = (
@@ -128,8 +128,9 @@ def _by_epoch(run: Run) -> Points | None:
 
 
 def _forward(run: Run) -> Points | None:
-    if run.trace is None:
+    trace = to_the_end(run)
+    if trace is None:
         return None
-    layers = run.trace.layers
-    flops = np.array(layers.flops) * run.trace.active[-1] / np.array(layers.weights) / 1e6
+    layers = trace.layers
+    flops = np.array(layers.flops) * trace.active[-1] / np.array(layers.weights) / 1e6
     return list(range(1, len(flops) + 1)), [f if f > 0 else float("nan") for f in flops.tolist()]

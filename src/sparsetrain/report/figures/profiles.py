@@ -7,7 +7,7 @@ import numpy as np
 from ...analysis.trace import Trace
 from ..chart import Chart, Figure, Mark, Series
 from ..runs import Run
-from .common import MOST_PANELS, Lines, Points, curves, zeros
+from .common import MOST_PANELS, Lines, Points, curves, to_the_end, zeros
 
 _EPOCHS = 5
 _TOP = 0.02  # of the kept weights: the largest would leave no room for the others
@@ -116,10 +116,11 @@ def _by_epoch(
 
 def _last_gradient(run: Run) -> Points | None:
     """Means of the pruned weights, at -0.1, and of each tenth of the kept ones."""
-    if run.trace is None:
+    trace = to_the_end(run)
+    if trace is None:
         return None
-    kept = run.trace.kept_gradient[-1].tolist()
+    kept = trace.kept_gradient[-1].tolist()
     places = [_PRUNED, *((place + 0.5) / len(kept) for place in range(len(kept)))]
-    means = [float(run.trace.pruned_gradient[-1]), *kept]
+    means = [float(trace.pruned_gradient[-1]), *kept]
     found = [(x, y) for x, y in zip(places, means, strict=True) if y > 0]  # NaN is not
     return [x for x, _ in found], [y for _, y in found]
