@@ -135,6 +135,9 @@ LONG = {
         f"--save benchmarks/records/equal-budget-{stage}.json": []  # test_equal_budget.py
         for stage in "abc"
     },
+    "sparsetrain plasticity pets-dense": [  # test_plasticity.py
+        "sparsetrain plasticity pets-dense --fractions 0.5 --every 20 --recover 1"
+    ],
     "sparsetrain sweep FILE --ray": [],  # test_sweep_cluster.py
 }
 """Command -> what is run in its place: the same in little, or with data that are there."""

@@ -62,20 +62,28 @@ def test_runs_whose_record_is_committed_are_not_made_again(capsys):
     Path("records/other.json").write_text('{"results": []}')
     Path("records/broken.json").write_text("{")
     assert cli.main(["sweep", "r.yaml", "--out", "b", "--records", "records"]) == 0
-    assert capsys.readouterr().err == "sweep r: 6 runs, 6 recorded, 0 to do -> b\n"
+    assert capsys.readouterr().err.splitlines() == [
+        "sweep r: 6 runs, 6 recorded, 0 to do -> b",
+        "6 of the table's 6 runs are taken from records and have no finished folder in b.",
+    ]
     assert not Path("b").exists()
     swept = run_sweep(Path("r.yaml"), out=Path("b"), records=Path("records"), save=Path("t.json"))
     assert swept.text == whole.text
     assert Path("t.json").read_text() == Path("records/s.json").read_text()
 
 
-def test_a_single_run_s_record_counts_too():
+def test_a_single_run_s_record_counts_too(capsys):
     run_sweep(write_recipe({"method": ["dense"], "seed": [0]}))
     (record,) = Path("runs").rglob("record.json")
     Path("records").mkdir()
     record.rename("records/a.json")
     swept = run_sweep(write_recipe(GRID), out=Path("b"), records=Path("records"), dry_run=True)
     assert [line.split()[0] for line in swept.text.splitlines()[:-2]] == ["recorded"] + ["new"] * 5
+    assert cli.main(["sweep", "r.yaml", "--out", "b", "--records", "records"]) == 0
+    said = "1 of the table's 6 runs is taken from records and has no finished folder in b."
+    assert capsys.readouterr().err.splitlines()[-1] == said
+    assert cli.main(["sweep", "r.yaml", "--out", "b"]) == 0
+    assert "taken from" not in capsys.readouterr().err
 
 
 def _row(method, sparsity, seed, accuracy, **settings):

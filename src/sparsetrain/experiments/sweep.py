@@ -100,6 +100,8 @@ def sweep(options: SweepOptions, *, reporter: Reporter) -> Swept:
         file = recipe.path.name if recipe.path.is_absolute() else recipe.path.as_posix()
         command = f"sparsetrain sweep {file}"
         saved.write(options.save, saved.Saved(recipe.name, command, axes, rows))
+    if told := words.taken(places, len(rows), out, options.records):
+        reporter.say(told)
     text = text_table(cells(rows, axes), seeds=_seeds(runs)) if rows else "no run has finished."
     failed = {words.run_name(runs[i].about): error for i, error in made.failed.items()}
     return Swept(rows, text, failed)

@@ -96,6 +96,22 @@ def failures(failed: Mapping[int, str], places: Sequence[Place]) -> str:
     return "\n".join(lines)
 
 
+def taken(places: Sequence[Place], rows: int, out: Path, records: Path | None) -> str:
+    """How many of a table's rows are of runs without a folder; nothing where all have one.
+
+    Args:
+        rows: of the table.
+        records: folder that they were taken from.
+    """
+    count = sum(place.state == "recorded" for place in places)
+    if not count:
+        return ""
+    return (
+        f"{count} of the table's {counted(rows, 'run')} {'is' if count == 1 else 'are'} taken from "
+        f"{records} and {'has' if count == 1 else 'have'} no finished folder in {out}."
+    )
+
+
 def elsewhere(abouts: Sequence[Mapping[str, Any]]) -> str:
     """The runs that another process is at."""
     names = ", ".join(map(run_name, abouts))
