@@ -1,4 +1,4 @@
-"""`sparsetrain report`: from run folders to one file."""
+"""`sparsetrain report`: from run folders and records to one file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ class ReportOptions:
     """Options of `sparsetrain report`."""
 
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN…")]
-    """Run folders, or folders of them, such as a sweep's or a plasticity study's."""
+    """Run folders, or folders of them, such as a sweep's or a plasticity study's. Records, too:
+    copies of a record.json, folders of such, or what `sweep --save` wrote; a run that has a folder
+    is read from there."""
     out: Path | None = None
     """The file to write; None is report.html, or report.md or report.csv by the format."""
     format: Literal["html", "md", "csv"] | None = None
@@ -37,7 +39,7 @@ def report(options: ReportOptions) -> str:
     """Write a report.
 
     Returns:
-        What was written where, after a line for each folder that is left out.
+        What was written where, after a line for each folder or file that is left out.
     Raises:
         BadInput: no finished run, a form that is none of the three, or a file that cannot be
             written.

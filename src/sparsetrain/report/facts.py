@@ -26,7 +26,10 @@ def headline(found: Found) -> str:
     """How many runs, of what, for how long, on what."""
     records = [run.record for run in found.runs]
     total = duration(sum(record["seconds"]["total"] for record in records))
-    said = [counted(len(records), "finished run"), _of_what(records)]
+    alone = sum(run.recorded for run in found.runs)
+    said = [counted(len(records), "finished run")]
+    said += [f"{alone} of them known by the record alone"] if alone else []
+    said += [_of_what(records)]
     said += [f"{total} of training in all", *_machine(records)]
     counts = {
         "unfinished": len(found.unfinished),
@@ -38,7 +41,7 @@ def headline(found: Found) -> str:
 
 
 def left_out(found: Found) -> list[str]:
-    """A line for each folder that is left out though a run is finished there."""
+    """A line for each folder or file that is left out though a run is finished there."""
     copies = [f"left out: {path}: a copy of {first}" for path, first in found.copies.items()]
     return copies + [f"left out: {path}: {why}" for path, why in found.damaged.items()]
 

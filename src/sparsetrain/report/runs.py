@@ -1,9 +1,9 @@
-"""Finished runs, read from their folders, and what tells one from another."""
+"""Finished runs, read from their folders or records, and what tells one from another."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ..training.config import NOT_IDENTITY
 from ..training.errors import BadInput
 from ..training.folder import RunFolder
 from ..training.settings import build, identity
+from .records import read_records
 from .study import CURVES, read_curves
 
 _CELL = frozenset({"method", "sparsity", "seed"})  # what a table has rows and columns for
@@ -24,10 +25,10 @@ class Run:
     """One finished run.
 
     Attributes:
-        path: its folder.
+        path: its folder; of one that is known by its record alone, the record's file.
         line: the method, and whatever else tells it from the other runs but sparsity and seed.
         record: of `record.json`, its settings with this version's defaults where it has none.
-        metrics: a mapping an epoch.
+        metrics: a mapping an epoch; empty where there is the record alone.
         trace: of its course; None where none was kept.
         task: the data set and the network, as far as not all runs have the same.
     """
@@ -67,8 +68,16 @@ class Run:
         return flops["train_sparse"] / flops["train_dense"]
 
     @property
+    def recorded(self) -> bool:
+        """Whether there is the record alone."""
+        return not self.metrics
+
+    @property
     def measured(self) -> str:
-        """The accuracy that each epoch's line has: held-out, test or training images."""
+        """The accuracy that each epoch's line has: held-out, test or training images.
+
+        Of a run whose lines are there.
+        """
         for name in ("val_accuracy", "test_accuracy"):
             if name in self.metrics[0]:
                 return name
@@ -77,13 +86,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Found:
-    """What lay in the folders that were named.
+    """What lay in the folders and files that were named.
 
     Attributes:
         runs: finished ones, by line, sparsity and seed; each settings and seed once.
         unfinished: folders of runs that are not.
-        copies: folder of a run -> that of the one in `runs` with its settings and seed.
-        damaged: folder -> why it is left out.
+        copies: folder of a run -> that of the one in `runs` with its settings and seed; a file of
+            records where the accuracies of the two are not equal.
+        damaged: folder or file -> why it is left out.
         studies: folder of a study of pruning plasticity -> the rows of its curves.
     """
 
@@ -98,12 +108,15 @@ def find(paths: Sequence[Path]) -> Found:
     """Read runs.
 
     Args:
-        paths: run folders, or folders of run folders, such as a sweep's or a study's.
+        paths: run folders; folders of run folders, such as a sweep's or a study's, or of records;
+            files of a record, or of those that a sweep saved. A run that has a folder is read from
+            there, whatever records say.
     Raises:
-        BadInput: one of them is neither, or no run is finished.
+        BadInput: one of them is none of these, or no run is finished.
     """
-    folders = [folder for path in paths for folder in _folders(path)]
-    folders = list(dict.fromkeys(folder.resolve() for folder in folders))
+    sources = [_sources(path) for path in paths]
+    folders = dict.fromkeys(folder.resolve() for found, _ in sources for folder in found)
+    files = dict.fromkeys(file.resolve() for _, found in sources for file in found)
     runs: dict[str, Run] = {}
     unfinished: list[Path] = []
     copies: dict[Path, Path] = {}
@@ -118,11 +131,29 @@ def find(paths: Sequence[Path]) -> Found:
             unfinished.append(folder)
         elif (first := runs.setdefault(_identity(run), run)) is not run:
             copies[folder] = first.path
+    _add_recorded(runs, files, copies, damaged)
     if not runs:
         raise _nothing(paths, damaged)
     named = _named(list(runs.values()))
     studies = _studies(paths, damaged)
     return Found(tuple(named), tuple(unfinished), copies, damaged, studies)
+
+
+def _add_recorded(
+    runs: dict[str, Run], files: Iterable[Path], copies: dict[Path, Path], damaged: dict[Path, str]
+) -> None:
+    """Add the runs that files of records have and that have not been found before."""
+    for file in files:
+        try:
+            records = read_records(file)
+        except BadInput as error:
+            damaged[file] = str(error)
+            continue
+        for record in records:
+            run = Run(file, "", record | {"settings": _settings(record["settings"])}, (), None)
+            first = runs.setdefault(_identity(run), run)
+            if first.accuracy != run.accuracy:
+                copies[file] = first.path
 
 
 def _studies(
@@ -163,22 +194,39 @@ def task_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def one_seed(runs: Sequence[Run]) -> list[Run]:
-    """The run of the lowest seed of each line and sparsity."""
+    """The run of the lowest seed of each line and sparsity, of those with a folder if any has."""
     chosen: dict[tuple[str, float], Run] = {}
-    for run in sorted(runs, key=lambda run: run.seed):
+    for run in sorted(runs, key=lambda run: (run.recorded, run.seed)):
         chosen.setdefault((run.line, run.sparsity), run)
     return [run for run in runs if chosen[run.line, run.sparsity] is run]
 
 
-def _folders(path: Path) -> list[Path]:
+def _sources(path: Path) -> tuple[list[Path], list[Path]]:
+    """The run folders and the files of records that a path stands for."""
     if RunFolder(path).begun:
-        return [path]
-    inside = sorted(p for p in path.iterdir() if RunFolder(p).begun) if path.is_dir() else []
-    if not inside:
+        return [path], []
+    if path.is_file():
+        files = [path] if _has_records(path) else []
+        if not files:
+            raise BadInput(f"{path} is no record of a run, and no sweep saved it.")
+        return [], files
+    inside = sorted(path.iterdir()) if path.is_dir() else []
+    folders = [p for p in inside if RunFolder(p).begun]
+    files = [p for p in inside if p.suffix == ".json" and _has_records(p)]
+    if not folders and not files:
         raise BadInput(
-            f"{path} is no run folder and holds none; give a run's folder, or a sweep's."
+            f"{path} is no run folder and holds none, nor a record; give a run's folder, a "
+            "sweep's, or records."
         )
-    return inside
+    return folders, files
+
+
+def _has_records(path: Path) -> bool:
+    """Whether a file has records, or should have and is damaged."""
+    try:
+        return bool(read_records(path))
+    except BadInput:
+        return True
 
 
 def _nothing(paths: Sequence[Path], damaged: Mapping[Path, str]) -> BadInput:

@@ -113,7 +113,7 @@ class RunFolder:
             return None
         except (OSError, ValueError) as error:
             raise BadInput(f"cannot read {self.record}; remove it to run again.") from error
-        if missing := _missing(record):
+        if missing := missing_in(record):
             raise BadInput(f"{self.record} has no {missing}; remove it to run again.")
         return record
 
@@ -140,7 +140,7 @@ class RunFolder:
         )
 
 
-def _missing(record: Any) -> str:
+def missing_in(record: Any) -> str:
     """What a finished run's record must have and this one has not; empty if nothing."""
     if not isinstance(record, dict):
         return "fields"

@@ -102,7 +102,9 @@ def accuracy_by_epoch(lines: Lines) -> Figure | None:
     charts = []
     for sparsity in lines.sparsities:
         series = curves(lines, lines.first_seeds(sparsity), _history)
-        charts.append(Chart(zeros(sparsity), "epoch", f"{_images(lines)} accuracy (%)", series))
+        if series:
+            label = f"{_images(lines)} accuracy (%)"
+            charts.append(Chart(zeros(sparsity), "epoch", label, series))
     text = (
         "Of the network as it was at the end of the epoch, dense or sparse; one seed of each. "
         "Where a method prunes at once, or goes back to earlier weights, the line breaks down."
@@ -134,12 +136,14 @@ def convergence(lines: Lines) -> Figure | None:
 
 
 def _images(lines: Lines) -> str:
-    names = {run.measured for run in lines.runs}
+    names = {run.measured for run in lines.runs if not run.recorded}
     known = {"val_accuracy": "validation", "test_accuracy": "test", "train_accuracy": "training"}
     return known[names.pop()] if len(names) == 1 else "measured"
 
 
-def _history(run: Run) -> Points:
+def _history(run: Run) -> Points | None:
+    if run.recorded:
+        return None
     return [m["epoch"] for m in run.metrics], percent(m[run.measured] for m in run.metrics)
 
 

@@ -10,6 +10,7 @@ from .common import MOST_PANELS, Lines, Points, averaged, curves, percent, zeros
 def art_course(lines: Lines) -> Figure | None:
     """Training accuracy of the dense network and of its pruned copy, up to the stop."""
     runs = [run for run in lines.first_seeds() if "regularize_epochs" in run.record]
+    runs = [run for run in runs if not run.recorded]
     if not runs:
         return None
     charts = tuple(_course(run) for run in runs)

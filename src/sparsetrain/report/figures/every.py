@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ..chart import Chart, Figure
@@ -47,19 +47,36 @@ _ALL = (
 )
 
 
+_BY_RECORD = (accuracy_by_sparsity, ranking, cost_and_accuracy, art_stop)
+_ALONE = "Runs that are known by their record alone are left out."
+_SAVED = "Runs that are known by a sweep's saved file alone are left out."
+
+
 def figures(runs: Sequence[Run]) -> list[Figure]:
     """Every figure that these runs have data for, with panels for each data set and network."""
-    tasks = lines_of(runs)
-    drawn = [[(lines, draw(lines)) for lines in tasks] for draw in _ALL]
-    found = [[(lines, figure) for lines, figure in parts if figure] for parts in drawn]
-    return [_joined(parts) for parts in found if parts]
+    tasks, found = lines_of(runs), []
+    for draw in _ALL:
+        parts = [(lines, figure) for lines in tasks if (figure := draw(lines)) is not None]
+        if parts:
+            found.append(_joined(parts, _left_out(draw, runs)))
+    return found
 
 
-def _joined(parts: Sequence[tuple[Lines, Figure]]) -> Figure:
-    """The same figure of several data sets and networks as one."""
+def _left_out(draw: Callable[[Lines], Figure | None], runs: Sequence[Run]) -> str:
+    """A sentence where a figure needs what is not known of all runs; else nothing."""
+    if draw in _BY_RECORD:
+        return ""
+    if draw is kept_by_layer:  # a sweep's file has the zeros of the whole network alone
+        return _SAVED if any("per_layer" not in run.record["sparsity"] for run in runs) else ""
+    return _ALONE if any(run.recorded for run in runs) else ""
+
+
+def _joined(parts: Sequence[tuple[Lines, Figure]], told: str) -> Figure:
+    """The same figure of several data sets and networks as one; what is told is added."""
     charts = [_titled(chart, lines.task) for lines, figure in parts for chart in figure.charts]
     more = [_titled(chart, lines.task) for lines, figure in parts for chart in figure.more]
-    return replace(parts[0][1], charts=tuple(charts), more=tuple(more))
+    text = " ".join(part for part in (parts[0][1].text, told) if part)
+    return replace(parts[0][1], text=text, charts=tuple(charts), more=tuple(more))
 
 
 def _titled(chart: Chart, task: str) -> Chart:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 from safetensors import SafetensorError
@@ -22,15 +23,11 @@ _FLOOR = 1e-6  # of a log scale, where a layer keeps nothing
 
 def kept_by_layer(lines: Lines) -> Figure | None:
     """The share of weights that each layer keeps."""
+    panels = [(s, curves(lines, lines.first_seeds(s), _kept)) for s in lines.sparsities]
     charts = [
-        Chart(
-            zeros(sparsity),
-            "layer, from the input",
-            "kept weights (%)",
-            curves(lines, lines.first_seeds(sparsity), _kept),
-            y_scale="log",
-        )
-        for sparsity in lines.sparsities
+        Chart(zeros(s), "layer, from the input", "kept weights (%)", series, y_scale="log")
+        for s, series in panels
+        if series
     ]
     text = (
         "At the end, on a log scale; one seed of each. A layer that keeps nothing is a gap, one "
@@ -75,15 +72,23 @@ def dead_by_layer(lines: Lines) -> Figure | None:
     return Figure("dead", "Dead units", text, tuple(charts)) if charts else None
 
 
-def _kept(run: Run) -> Points:
-    shares = [100 * (1 - s) for s in run.record["sparsity"]["per_layer"].values()]
+def _kept(run: Run) -> Points | None:
+    layers = _layers(run)
+    if layers is None:
+        return None
+    shares = [100 * (1 - s) for s in layers.values()]
     return list(range(1, len(shares) + 1)), [s if s > _FLOOR else float("nan") for s in shares]
 
 
+def _layers(run: Run) -> Mapping[str, float] | None:
+    """Layer -> its zeros in the end; None where a sweep's file has kept those of the whole."""
+    return run.record["sparsity"].get("per_layer")
+
+
 def _layer_names(lines: Lines) -> str:
-    names = list(lines.runs[-1].record["sparsity"]["per_layer"])
-    same = all(list(run.record["sparsity"]["per_layer"]) == names for run in lines.runs)
-    if lines.task or not same:
+    of_runs = [list(layers) for run in lines.runs if (layers := _layers(run)) is not None]
+    names = of_runs[-1] if of_runs else []
+    if lines.task or any(own != names for own in of_runs):
         return "those of each run's network, in its order"
     shown = [f"{i} {name.removesuffix('.weight')}" for i, name in enumerate(names, 1)]
     return ", ".join(shown if len(shown) <= 24 else [*shown[:12], "…", *shown[-4:]])
