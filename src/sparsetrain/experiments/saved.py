@@ -82,14 +82,14 @@ def check(path: Path) -> None:
         raise BadInput(f"cannot write {path}: it is a folder; give a file.")
 
 
-def write(path: Path, saved: Saved) -> None:
-    """Write the file at once.
+def write(path: Path, saved: Saved | str) -> None:
+    """Write the file at once; a text as it is.
 
     Raises:
         BadInput: it cannot be written.
     """
     try:
-        write_atomic(path, dumps(saved).encode())
+        write_atomic(path, (saved if isinstance(saved, str) else dumps(saved)).encode())
     except OSError as error:
         raise BadInput(f"cannot write {path}: {error.strerror}.") from error
 

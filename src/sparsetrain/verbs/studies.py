@@ -29,6 +29,8 @@ def sweep(words: list[str]) -> int:
 def reproduce(words: list[str]) -> int:
     """Make the runs of a published table."""
     from ..experiments.reproduce.command import ReproduceOptions, listing, reproduce
+    from ..experiments.saved import write
+    from ..report.reproduced import reproduced_page
     from ..training.flags import parse
     from ..training.progress import Reporter
 
@@ -42,8 +44,16 @@ def reproduce(words: list[str]) -> int:
             "`sparsetrain plasticity`."
         )
         return 0
-    result = reproduce(args, reporter=Reporter())
-    print(result.text)
+    reporter = Reporter()
+    result = reproduce(args, reporter=reporter)
+    text = result.text
+    if args.page is not None or args.format == "html":
+        page = reproduced_page(result.table, result.found, args.scale)
+        text = page if args.format == "html" and not args.json else text
+        if args.page is not None:
+            write(args.page, page)
+            reporter.say(f"page: {args.page}")
+    print(text)
     return 1 if result.failed else 0
 
 

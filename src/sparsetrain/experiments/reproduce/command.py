@@ -56,8 +56,10 @@ class ReproduceOptions:
     """File for a row of each finished run, written at the end."""
     dry_run: bool = False
     """Print what is there, what is missing and what the rest will cost, and stop."""
-    format: Literal["text", "md", "csv"] = "text"
-    """How the table is printed."""
+    format: Literal["text", "md", "csv", "html"] = "text"
+    """How the table is printed; html: as one page with figures, which needs nothing else."""
+    page: Path | None = None
+    """File for that page, beside what is printed."""
     json: bool = False
     """Print a line of JSON for each cell instead."""
 
@@ -69,10 +71,14 @@ class Reproduced:
     Attributes:
         text: for stdout.
         failed: key of a run -> what went wrong with it.
+        table: which was reproduced.
+        found: what came of each of its cells.
     """
 
     text: str
     failed: Mapping[str, str]
+    table: Table
+    found: Sequence[Outcome]
 
 
 def listing() -> list[tuple[str, str, str, str]]:
@@ -113,16 +119,18 @@ def reproduce(options: ReproduceOptions, *, reporter: Reporter) -> Reproduced:
         rows |= {places[index].run.key: row for index, row in made.rows.items()}
         failed = {places[index].run.key: error for index, error in made.failed.items()}
         _save(options, rows)
-    found = outcomes(cells, rows, set(failed), options.scale)
-    return Reproduced(_text(options, chosen, found), failed)
+    known = {place.run.key for place in places if place.state == "failed"}
+    found = outcomes(cells, rows, known | set(failed), options.scale)
+    return Reproduced(_text(options, chosen, found), failed, chosen, found)
 
 
 def _check(options: ReproduceOptions, chosen: Table) -> None:
     for name in ("jobs", "cpus"):
         if getattr(options, name) < 1:
             raise BadInput(f"{name} must be at least 1, got {getattr(options, name)}.")
-    if options.save is not None:
-        saved.check(options.save)
+    for file in (options.save, options.page):
+        if file is not None:
+            saved.check(file)
     if options.epochs is not None and options.scale == "full":
         raise BadInput("epochs is for the smaller scales; at full scale they are the source's.")
     imp = any(line.settings.get("method") == "imp" for line in chosen.lines)

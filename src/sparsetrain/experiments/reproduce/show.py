@@ -24,36 +24,37 @@ _STATISTICS: Mapping[str, tuple[str, str]] = MappingProxyType(
         ),
     }
 )
-_HEAD = ("method", "zeros", "published", "ours", "difference", "state")
+HEAD = ("method", "zeros", "published", "ours", "difference", "state")
+PERCENT = frozenset({"published", "ours"})
 
 
 def text(table: Table, found: Sequence[Outcome], scale: Scale) -> str:
     """For a terminal: a block for each problem, then notes and sources."""
     parts = [f"{table.name}: {table.title} ({table.paper}), scale {scale}", ""]
-    marks = _marks(found)
+    numbered = marks(found)
     for problem in dict.fromkeys(o.cell.problem for o in found):
         block = [o for o in found if o.cell.problem == problem]
-        rows = [_HEAD, *(_row(o, marks) for o in block)]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
-        parts.append(_heading(block[0]))
+        rows = [HEAD, *(row(o, numbered) for o in block)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+        parts.append(heading(block[0]))
         parts += [
             "  " + "  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
         parts.append("")
-    return "\n".join([*parts, *_foot(table, found, scale, marks)])
+    return "\n".join([*parts, *foot(table, found, scale, numbered)])
 
 
 def markdown(table: Table, found: Sequence[Outcome], scale: Scale) -> str:
     """For a document."""
     parts = [f"## {table.title}", "", f"{table.name}, {table.paper}, scale {scale}.", ""]
-    marks = _marks(found)
+    numbered = marks(found)
     for problem in dict.fromkeys(o.cell.problem for o in found):
         block = [o for o in found if o.cell.problem == problem]
-        parts += [f"### {_heading(block[0])}", "", f"| {' | '.join(_HEAD)} |", "|---" * 6 + "|"]
-        parts += [f"| {' | '.join(_row(o, marks))} |" for o in block]
+        parts += [f"### {heading(block[0])}", "", f"| {' | '.join(HEAD)} |", "|---" * 6 + "|"]
+        parts += [f"| {' | '.join(row(o, numbered))} |" for o in block]
         parts.append("")
-    return "\n".join([*parts, *(f"- {line}" for line in _foot(table, found, scale, marks))])
+    return "\n".join([*parts, *(f"- {line}" for line in foot(table, found, scale, numbered))])
 
 
 def comma_separated(found: Sequence[Outcome], name: str, scale: Scale) -> str:
@@ -98,14 +99,16 @@ def as_json(found: Sequence[Outcome], name: str, scale: Scale) -> list[dict[str,
     ]
 
 
-def _heading(outcome: Outcome) -> str:
+def heading(outcome: Outcome) -> str:
+    """The problem that a cell is of, and which of the source's it stands for."""
     cell = outcome.cell
     return f"{cell.problem} (in place of {cell.instead})" if cell.instead else cell.problem
 
 
-def _row(o: Outcome, marks: dict[str, str]) -> tuple[str, ...]:
+def row(o: Outcome, numbered: Mapping[str, str]) -> tuple[str, ...]:
+    """One cell under `HEAD`; `numbered` is from `marks`."""
     there = ", ".join(
-        f"{n.top1:.2f}{_spread(n.sd)}{'?' if n.doubtful else ''} {marks[sources([n])[0]]}"
+        f"{n.top1:.2f}{_spread(n.sd)}{'?' if n.doubtful else ''} {numbered[sources([n])[0]]}"
         for n in o.cell.published
     )
     ours = ""
@@ -114,7 +117,7 @@ def _row(o: Outcome, marks: dict[str, str]) -> tuple[str, ...]:
         mark, _ = _STATISTICS[o.ours.statistic]
         ours = f"{o.ours.mean:.2f}{_spread(o.ours.sd)}{seeds}{mark}"
     difference = "" if o.difference is None else f"{o.difference:+.2f}"
-    note = f" {marks[o.cell.note]}" if o.cell.note else ""
+    note = f" {numbered[o.cell.note]}" if o.cell.note else ""
     zeros = f"{100 * o.cell.sparsity:g} %"
     return (o.cell.line, zeros, there or "-", ours or "-", difference or "-", o.state + note)
 
@@ -123,18 +126,21 @@ def _spread(sd: float | None) -> str:
     return "" if sd is None else f" ± {sd:.2f}"
 
 
-def _marks(found: Sequence[Outcome]) -> dict[str, str]:
-    """[1], [2] for sources; [a], [b] for notes."""
+def marks(found: Sequence[Outcome]) -> dict[str, str]:
+    """Text -> mark: [1], [2] for sources; [a], [b] for notes."""
     controls = [o.cell.control for o in found if o.cell.control is not None and not o.cell.dense]
     texts = sources([*(n for o in found for n in o.cell.published), *controls])
     notes = dict.fromkeys(o.cell.note for o in found if o.cell.note)
     letters = (f"[{chr(ord('a') + i)}]" for i in range(26))
-    numbered = {text: f"[{i}]" for i, text in enumerate(texts, 1)}
-    return numbered | dict(zip(notes, letters, strict=False))
+    named = {text: f"[{i}]" for i, text in enumerate(texts, 1)}
+    return named | dict(zip(notes, letters, strict=False))
 
 
-def _foot(table: Table, found: Sequence[Outcome], scale: Scale, marks: dict[str, str]) -> list[str]:
-    lines = [f"{mark} {what}" for what, mark in marks.items()]
+def foot(
+    table: Table, found: Sequence[Outcome], scale: Scale, numbered: Mapping[str, str]
+) -> list[str]:
+    """What is said below a table, a sentence a line; `numbered` is from `marks`."""
+    lines = [f"{mark} {what}" for what, mark in numbered.items()]
     if any(n.doubtful for o in found for n in o.cell.published):
         lines.append("? to be checked in the source before it is quoted")
     used = {o.ours.statistic for o in found if o.ours is not None}
@@ -147,14 +153,18 @@ def _foot(table: Table, found: Sequence[Outcome], scale: Scale, marks: dict[str,
             "difference: what sparsity costs here less what it costs there, each against its own "
             "dense network, in points. Other data and another network: compare orders, not numbers."
         )
-        lines += [*_controls(found, marks), *_without_control(found)]
-    count = Counter(o.state for o in found)
-    said = ", ".join(f"{n} {state}" for state, n in count.items())
-    lines.append(f"{len(found)} cells: {said}.")
+        lines += [*_controls(found, numbered), *_without_control(found)]
+    lines.append(f"{states(found)}.")
     return lines
 
 
-def _controls(found: Sequence[Outcome], marks: dict[str, str]) -> list[str]:
+def states(found: Sequence[Outcome]) -> str:
+    """How many cells there are, and how far they are."""
+    count = Counter(o.state for o in found)
+    return f"{len(found)} cells: {', '.join(f'{n} {state}' for state, n in count.items())}"
+
+
+def _controls(found: Sequence[Outcome], numbered: Mapping[str, str]) -> list[str]:
     """The published dense networks that are not the table's, and whose lines they are beside."""
     own = {o.cell.problem: o.cell.published for o in found if o.cell.dense}
     groups: dict[str, dict[str, None]] = {}
@@ -162,7 +172,7 @@ def _controls(found: Sequence[Outcome], marks: dict[str, str]) -> list[str]:
         control = o.cell.control
         if control is None or o.cell.dense or control in own.get(o.cell.problem, ()):
             continue
-        said = f"{control.top1:.2f}{_spread(control.sd)} {marks[sources([control])[0]]}"
+        said = f"{control.top1:.2f}{_spread(control.sd)} {numbered[sources([control])[0]]}"
         groups.setdefault(f"{said}, {o.cell.instead}", {})[o.cell.line] = None
     return [f"The dense network of {', '.join(names)}: {said}." for said, names in groups.items()]
 
