@@ -59,12 +59,16 @@ def picture(path: Path) -> str:
     panels = []
     for sparsity in sorted({s for line in lines.values() for s in line if s}):
         found = [
-            Ranked(name, 100 * cell.mean, 100 * (cell.sd or 0.0), int(_headline(name)))
+            Ranked(_short(name), 100 * cell.mean, 100 * (cell.sd or 0.0), int(_headline(name)))
             for name, line in lines.items()
             if (cell := line.get(sparsity)) is not None
         ]
         panels.append(ranked(f"{100 * sparsity:g} % zeros", found, dense))
     return standalone(*panels)
+
+
+def _short(name: str) -> str:
+    return name.replace("regularizer=", "")
 
 
 def _headline(name: str) -> bool:
