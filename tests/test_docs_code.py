@@ -136,6 +136,9 @@ LONG = {
         f"--save benchmarks/records/equal-budget-{stage}.json": []  # test_equal_budget.py
         for stage in "abc"
     },
+    "sparsetrain report runs/stage-b benchmarks/records/equal-budget --out report.html": [
+        "sparsetrain report runs/methods-digits benchmarks/records/equal-budget --out report.html"
+    ],
     "sparsetrain plasticity pets-dense": [  # test_plasticity.py
         "sparsetrain plasticity pets-dense --fractions 0.5 --every 20 --recover 1"
     ],
@@ -159,7 +162,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Path:
     monkeypatch.chdir(tmp_path)
     loaders = {"digits": data.load}  # other data sets are not here
     monkeypatch.setattr(data, "load", lambda name, **how: loaders.get(name, fake_load)(name, **how))
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    for folder in ("recipes", "benchmarks/records"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "FILE").write_text(RECIPE)
     (tmp_path / "search.yaml").write_text(SEARCH)
     (tmp_path / "DIR").mkdir()
