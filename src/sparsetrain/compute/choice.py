@@ -17,8 +17,8 @@ from ..kernels.conv_plan import Geometry
 from ..kernels.packed import pack, unpack
 from . import ops
 from .layers import Layer, Use, gather
+from .pace import How
 
-How = Literal["sparse", "dense"]
 Mode = Literal["measured", "fixed", "sparse"]
 MODES: tuple[Mode, ...] = ("measured", "fixed", "sparse")
 
@@ -28,6 +28,8 @@ _FIXED = 0.15
 _FEW = 64
 """Inputs of an output channel that a layer may have to run sparse whatever its density."""
 _IMAGES, _ROUNDS = 16, 3
+ALONE = " alone"
+"""Ends the names of layers in a compiled graph, which pack and unpack by themselves."""
 
 
 class Choices:
@@ -53,7 +55,7 @@ class Choices:
         """
         if self.mode == "sparse":
             return "sparse"
-        key = f"{layer.name} {geometry.height}x{geometry.width} {_step(layer.density)}"
+        key = f"{layer.name} {geometry.height}x{geometry.width} {step_of(layer.density)}"
         if key not in self.known:
             # The stem: few products, and what follows it is packed from there on.
             stem = first and geometry.channels * math.prod(geometry.kernel) <= _FEW
@@ -74,7 +76,7 @@ class Choices:
             return True
         shape = (*layer.weight.shape, 1, 1)[:4]
         g = Geometry(shape[1], shape[0], (shape[2], shape[3]), stride, padding, height, width)
-        key = f"{layer.name} {height}x{width} {_step(layer.density)} alone"
+        key = f"{layer.name} {height}x{width} {step_of(layer.density)}{ALONE}"
         if key not in self.known:
             self.known[key] = self._decide(layer, g, partial(measured_alone, first=first))
         return self.known[key] == "sparse"
@@ -89,7 +91,7 @@ class Choices:
         return measure(layer, geometry)
 
 
-def _step(density: float) -> str:
+def step_of(density: float) -> str:
     """Density in steps of a third, so that a mask that thins out is chosen for anew."""
     return "empty" if density == 0 else f"d{round(math.log(density) / math.log(0.66))}"
 

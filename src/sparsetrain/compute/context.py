@@ -14,9 +14,10 @@ from torch.overrides import TorchFunctionMode
 from ..kernels import native
 from ..phases import PhaseDriver
 from ..sparsifier import Sparsifier
-from .choice import Choices, Mode
+from .choice import ALONE, Choices, Mode, step_of
 from .layers import Layer, is_gapless
 from .network import Network
+from .pace import Pace
 
 
 class SparseCompute:
@@ -40,8 +41,9 @@ class SparseCompute:
 
     Args:
         engine: whose masks and weights these are; of `st.ART` and `st.IMP` that of the phase.
-        mode: "measured" times each layer once, dense and sparse, and takes the faster; "fixed" goes
-            by density alone, so that a repeated run computes the same; "sparse" runs all sparse.
+        mode: "measured" times each layer once, dense and sparse, and takes the faster, then twelve
+            whole steps with these layers sparse and with none, in turn; "fixed" goes by density
+            alone, so that a repeated run computes the same; "sparse" runs all sparse.
         known: `choices` of an earlier process, so that it continues with the same kernels.
 
     Raises:
@@ -61,13 +63,15 @@ class SparseCompute:
                 f"engine must be a Sparsifier, st.ART or st.IMP, got {type(engine).__name__}."
             )
         self._engine, self._choices = engine, Choices(mode, known)
+        self._pace = Pace(self._choices.known)
         self._owner: Sparsifier | None = None
         self._network: Network | None = None
         self._entries: list[_Entry | None] = []
 
     @property
     def choices(self) -> dict[str, str]:
-        """What was chosen so far: layer, size of image and density -> "sparse" or "dense"."""
+        """What was chosen so far: layer, size of image and density, or "step" and density ->
+        "sparse" or "dense"."""
         return dict(self._choices.known)
 
     def adopt(self, choices: Mapping[str, str]) -> None:
@@ -85,7 +89,10 @@ class SparseCompute:
     def __enter__(self) -> SparseCompute:
         # Where the context itself is compiled the network runs dense: choices need real weights.
         apart = torch.compiler.is_compiling()
-        entry = _Entry(self._current()) if not apart and self.runs_sparse else None
+        if not apart:
+            self._pace.end()
+        sparse = not apart and self.runs_sparse and self._pays()
+        entry = _Entry(self._current()) if sparse else None
         self._entries.append(entry)
         if entry is not None:
             self._sparsifier.note_sparse_passes()
@@ -99,8 +106,17 @@ class SparseCompute:
         at: TracebackType | None,
     ) -> None:
         entry = self._entries.pop()
+        if error is not None:
+            self._pace.drop()
         if entry is not None:
             entry.__exit__(kind, error, at)
+
+    def _pays(self) -> bool:
+        """Whether the step that begins is to run sparse, where it may."""
+        alone = any(key.endswith(ALONE) for key in self._choices.known)
+        if self._choices.mode != "measured" or alone or not torch.is_grad_enabled():
+            return True
+        return self._pace.begin(f"step {step_of(1 - self._sparsifier.sparsity)}") == "sparse"
 
     @property
     def _sparsifier(self) -> Sparsifier:
