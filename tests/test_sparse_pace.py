@@ -80,8 +80,9 @@ def ran_sparse(model: nn.Module, sparsifier: st.Sparsifier, compute: st.SparseCo
     with compute:
         loss = F.cross_entropy(model(torch.randn(20, 3, 8, 8)), torch.zeros(20, dtype=torch.int64))
     loss.backward()
-    grads = {name: weight.grad for name, weight in sparsifier.weights.items()}
-    return not any(grads[name][~mask].any() for name, mask in sparsifier.masks.items())
+    masks = sparsifier.masks
+    grads = [(w.grad, masks[name]) for name, w in sparsifier.weights.items()]
+    return not any(grad is not None and grad[~mask].any() for grad, mask in grads)
 
 
 @built
