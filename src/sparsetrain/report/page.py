@@ -1,19 +1,15 @@
-"""One self-contained HTML page: tables, pictures, and the data behind each."""
+"""Runs as one self-contained HTML page: tables, pictures, and the data behind each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
-from urllib.parse import quote
 
-from ..training.progress import counted
 from . import facts
-from .chart import Chart, Figure, Series, data_csv, shared_legend
-from .names import shortened
+from .chart import Figure
+from .html import document, figure_section, table_block
 from .runs import Found
-from .svg import draw, swatch
-from .table import Table, as_csv, every_run, summary
+from .table import every_run, summary
 
 
 def page(found: Found, figures: Sequence[Figure], *, title: str) -> str:
@@ -25,96 +21,17 @@ def page(found: Found, figures: Sequence[Figure], *, title: str) -> str:
         title: its heading.
     """
     runs = found.runs
-    all_runs = _table(every_run(runs), "runs")
     unequal = "".join(f'<p class="intro">{escape(said)}</p>' for said in facts.unequal(runs))
-    body = (
-        f'<header><h1>{escape(title)}</h1><button id="theme" type="button">light / dark</button>'
-        f'<p class="facts">{escape(facts.headline(found))}</p></header>\n'
-        f"{_contents(figures)}\n<main>\n"
+    results = (
         f'<section id="results"><h2>Results</h2><p class="intro">{escape(facts.TABLE)}</p>{unequal}'
-        f"{_table(summary(runs), 'results')}"
-        f"<details><summary>Every run ({len(runs)})</summary>{all_runs}</details></section>\n"
-        + "\n".join(map(_figure, figures))
-        + f"\n</main>\n<footer><p>{escape(facts.settings(runs))}</p></footer>"
+        f"{table_block(summary(runs), 'results')}"
+        f"<details><summary>Every run ({len(runs)})</summary>"
+        f"{table_block(every_run(runs), 'runs')}</details></section>"
     )
-    css, script = _resource("page.css"), _resource("page.js")
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<link rel="icon" href="data:,">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n{body}\n"
-        f"<script>\n{script}</script>\n</body>\n</html>\n"
-    )
-
-
-def _resource(name: str) -> str:
-    return files("sparsetrain.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _contents(figures: Sequence[Figure]) -> str:
-    links = [f'<a href="#{f.key}">{escape(f.title)}</a>' for f in figures]
-    return "<nav>" + "".join(['<a href="#results">Results</a>', *links]) + "</nav>"
-
-
-def _figure(figure: Figure) -> str:
-    shared = shared_legend(figure)
-    panels = "".join(_panel(chart, own_legend=shared is None) for chart in figure.charts)
-    return (
-        f'<section id="{figure.key}"><div class="intro"><h2>{escape(figure.title)}</h2>'
-        f"<p>{escape(figure.text)}</p>{_legend(shared or ())}</div>"
-        f'<div class="panels">{panels}</div>{_left_out(figure.more)}'
-        f'<p class="data">{_download(figure.key, data_csv(figure))}</p></section>'
-    )
-
-
-def _left_out(more: Sequence[Chart]) -> str:
-    """What the panels leave out, in print too, where there is no data to load."""
-    if not more:
-        return ""
-    return f'<p class="more">… and {counted(len(more), "more panel")}: see the data.</p>'
-
-
-def _panel(chart: Chart, *, own_legend: bool) -> str:
-    title = f"<h3>{escape(chart.title)}</h3>" if chart.title else ""
-    # Rows have their names before them, as far as there is room.
-    wanted = shortened(chart.rows) != list(chart.rows) if chart.rows else own_legend
-    legend = _legend(chart.series) if wanted else ""
-    return f'<figure class="panel">{title}{draw(chart)}{legend}</figure>'
-
-
-def _legend(series: Sequence[Series]) -> str:
-    named = [s for s in series if s.name and s.listed]
-    items = "".join(f"<li>{swatch(s)}<span>{escape(s.name)}</span></li>" for s in named)
-    return f'<ul class="legend">{items}</ul>' if items else ""
-
-
-def _download(key: str, text: str) -> str:
-    address = "data:text/csv;charset=utf-8," + quote(text, safe=",.:;+ ()/|%"[:-1])
-    return f'<a download="{key}.csv" href="{escape(address)}">data of this figure (CSV)</a>'
-
-
-def _table(table: Table, key: str) -> str:
-    texts = [
-        any(isinstance(row[i].value, str) for row in table.rows) for i in range(len(table.head))
-    ]
-    kinds = [' class="name"' if text else "" for text in texts]
-    head = "".join(
-        f'<th{kind} scope="col"><button type="button">{escape(name)}</button></th>'
-        for name, kind in zip(table.head, kinds, strict=True)
-    )
-    rows = "".join(
-        "<tr>"
-        + "".join(
-            f'<td{kind} data-v="{"" if cell.value is None else escape(str(cell.value))}">'
-            f"{escape(cell.text)}</td>"
-            for cell, kind in zip(row, kinds, strict=True)
-        )
-        + "</tr>"
-        for row in table.rows
-    )
-    address = "data:text/csv;charset=utf-8," + quote(as_csv(table), safe=",.:;+()/")
-    return (
-        f'<div class="scroll"><table id="table-{key}"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-        f'<p class="data"><a download="{key}.csv" href="{escape(address)}">this table (CSV)</a></p>'
+    return document(
+        title,
+        facts=facts.headline(found),
+        links=[("results", "Results"), *((figure.key, figure.title) for figure in figures)],
+        main="\n".join([results, *map(figure_section, figures)]),
+        foot=f"<p>{escape(facts.settings(runs))}</p>",
     )

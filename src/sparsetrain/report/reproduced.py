@@ -10,9 +10,7 @@ from ..experiments.reproduce.outcome import Outcome
 from ..experiments.reproduce.tables import Scale
 from ..experiments.reproduce.tables import Table as Wanted
 from .chart import Chart, Color, Figure, Series
-
-# The parts that pages of runs are made of.
-from .page import _figure, _resource, _table
+from .html import document, figure_section, table_block
 from .table import Cell, Table
 
 _Pair = tuple[float | None, float | None]  # ours, published
@@ -42,27 +40,21 @@ def reproduced_page(wanted: Wanted, found: Sequence[Outcome], scale: Scale) -> s
     figures = reproduced_figures(found, scale)
     marks = show.marks(found)
     tables = "".join(
-        f"<h3>{escape(show.heading(block[0]))}</h3>{_table(_rows(block, marks), f'cells-{place}')}"
+        f"<h3>{escape(show.heading(block[0]))}</h3>"
+        f"{table_block(_rows(block, marks), f'cells-{place}')}"
         for place, block in enumerate(_problems(found), 1)
     )
-    foot = "".join(f"<li>{escape(line)}</li>" for line in show.foot(wanted, found, scale, marks))
-    places = [*((figure.key, figure.title) for figure in figures), ("results", "Every cell")]
-    links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title in places)
-    facts = f"{wanted.name}, {wanted.paper}, scale {scale}: {show.states(found)}."
-    body = (
-        f'<header><h1>{escape(wanted.title)}</h1><button id="theme" type="button">light / dark'
-        f'</button><p class="facts">{escape(facts)}</p></header>\n<nav>{links}</nav>\n<main>\n'
-        + "\n".join(map(_figure, figures))
-        + f'\n<section id="results"><h2>Every cell</h2><p class="intro">{escape(_INTRO)}</p>'
-        f"{tables}</section>\n</main>\n"
-        f"<footer><h2>Sources and notes</h2><ul>{foot}</ul></footer>"
+    cells = (
+        f'<section id="results"><h2>Every cell</h2><p class="intro">{escape(_INTRO)}</p>'
+        f"{tables}</section>"
     )
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<link rel="icon" href="data:,">\n'
-        f"<title>{escape(wanted.title)}</title>\n<style>\n{_resource('page.css')}</style>\n</head>\n"
-        f"<body>\n{body}\n<script>\n{_resource('page.js')}</script>\n</body>\n</html>\n"
+    foot = "".join(f"<li>{escape(line)}</li>" for line in show.foot(wanted, found, scale, marks))
+    return document(
+        wanted.title,
+        facts=f"{wanted.name}, {wanted.paper}, scale {scale}: {show.states(found)}.",
+        links=[*((figure.key, figure.title) for figure in figures), ("results", "Every cell")],
+        main="\n".join([*map(figure_section, figures), cells]),
+        foot=f"<h2>Sources and notes</h2><ul>{foot}</ul>",
     )
 
 
