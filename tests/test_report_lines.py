@@ -35,7 +35,7 @@ def _folder(path: Path, record: dict[str, Any]) -> Path:
 def _record(method: str = "static", sparsity: float = 0.9, **settings: Any) -> dict[str, Any]:
     """One of the comparison, with other settings."""
     # Of ART there is one for each regulariser.
-    path = min(RECORDS.glob(f"*-{method}-{sparsity:g}-s0-*.json"))
+    path = min(RECORDS.glob(f"*-resnet8-{method}-{sparsity:g}-s0-*.json"))
     record = json.loads(path.read_text())
     record["settings"] |= settings
     return record | {k: settings[k] for k in ("dataset", "model", "seed") if k in settings}
