@@ -27,7 +27,7 @@ class Pace:
     def __init__(self, known: MutableMapping[str, str]) -> None:
         self._known = known
         self._kind = ""
-        self._seconds: dict[How, list[float]] = {}
+        self._seconds = _none()
         self._running: tuple[How, float] | None = None
 
     def begin(self, kind: str) -> How:
@@ -35,7 +35,7 @@ class Pace:
         if kind in self._known:
             return "sparse" if self._known[kind] == "sparse" else "dense"
         if kind != self._kind:
-            self._kind, self._seconds = kind, {"sparse": [], "dense": []}
+            self._kind, self._seconds = kind, _none()
         sparse, dense = (len(taken) for taken in self._seconds.values())
         how: How = "sparse" if sparse <= dense else "dense"
         self._running = how, time.perf_counter()
@@ -55,3 +55,7 @@ class Pace:
     def drop(self) -> None:
         """Forget the step that runs: it failed."""
         self._running = None
+
+
+def _none() -> dict[How, list[float]]:
+    return {"sparse": [], "dense": []}
