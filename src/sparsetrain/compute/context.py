@@ -113,10 +113,13 @@ class SparseCompute:
 
     def _pays(self) -> bool:
         """Whether the step that begins is to run sparse, where it may."""
-        alone = any(key.endswith(ALONE) for key in self._choices.known)
-        if self._choices.mode != "measured" or alone or not torch.is_grad_enabled():
+        known = self._choices.known
+        if self._choices.mode != "measured" or not torch.is_grad_enabled():
             return True
-        return self._pace.begin(f"step {step_of(1 - self._sparsifier.sparsity)}") == "sparse"
+        kind = f"step {step_of(1 - self._sparsifier.sparsity)}"
+        if kind not in known and any(key.endswith(ALONE) for key in known):
+            return True  # compiled: a dense step would take a graph of its own
+        return self._pace.begin(kind) == "sparse"
 
     @property
     def _sparsifier(self) -> Sparsifier:
