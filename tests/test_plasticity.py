@@ -80,7 +80,7 @@ def test_regrowth_by_gradient_takes_the_largest_of_what_was_pruned():
 def test_structured_pruning_takes_whole_filters(regrow):
     model, gradients = _net()
     masks, _ = masks_for(Variant(1, 0.5, "channel", regrow), model, gradients, share=0.25, seed=0)
-    rows = masks["0.weight"].flatten(1)
+    rows = masks["fc1.weight"].flatten(1)
     assert torch.equal(rows.any(1), rows.all(1))
     assert not rows.all()
 
@@ -154,6 +154,23 @@ def test_grown_weights_have_the_optimizer_state_of_new_ones(monkeypatch, optimiz
     monkeypatch.setattr(study, "train_epoch", train_epoch)
     words = ["--every", "1", "--fractions", "0.5", "--structures", "global", "channel"]
     assert cli.main(["plasticity", "mine", *words, "--share", "0.5"]) == 0
+    assert seen
+
+
+@pytest.mark.parametrize("structure", ["global", "layer", "channel"])
+def test_what_a_run_s_settings_leave_dense_is_not_pruned(monkeypatch, structure):
+    run(Path("mine"), method="dense", epochs=2, keep=2, exclude=("fc1.weight",))
+    real, seen = study.train_epoch, []
+
+    def train_epoch(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        zeros = {n: bool((p == 0).any()) for n, p in model.named_parameters() if p.ndim > 1}
+        assert not zeros.pop("fc1.weight") and any(zeros.values())
+        seen.append(1)
+        return real(model, *args, **kwargs)
+
+    monkeypatch.setattr(study, "train_epoch", train_epoch)
+    words = ["--every", "1", "--fractions", "0.5", "--structures", structure]
+    assert cli.main(["plasticity", "mine", *words]) == 0
     assert seen
 
 

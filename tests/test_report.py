@@ -237,6 +237,16 @@ def test_an_unfinished_run_is_left_out_and_said_so(runs, tmp_path, capsys):
     assert "1 unfinished left out" in capsys.readouterr().out
 
 
+def test_an_unfinished_folder_of_a_run_whose_record_is_given_is_not_missing(runs, tmp_path, capsys):
+    shutil.copytree(runs / "run-00", tmp_path / "half")
+    (tmp_path / "half" / "record.json").rename(tmp_path / "elsewhere.json")
+    (tmp_path / "of_another").mkdir()
+    (tmp_path / "of_another" / "config.yaml").write_text("seed: 77\n")
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "a.html")]) == 0
+    out = capsys.readouterr().out
+    assert "1 finished run" in out and "1 unfinished left out" in out
+
+
 def _copied(runs, folder, *names):
     for name, source in names:
         shutil.copytree(runs / source, folder / name)

@@ -36,14 +36,15 @@ def mean_by_rank(values: np.ndarray, weights: np.ndarray, ranks: np.ndarray) -> 
         weights: what ranks them, by magnitude.
         ranks: rising fractions in [0, 1].
     Returns:
-        One mean for each rank but the last; where no weight lies between two ranks, the value at
-        the lower one.
+        One mean for each rank but the last, from its weight to the one before the next rank's, and
+        in the last mean to the last rank's own; where two ranks are the same weight, its value.
     """
     order = np.argsort(np.abs(weights), axis=None, kind="stable")
     sorted_values = np.abs(values).reshape(-1)[order].astype(np.float64)
     places = _places(ranks, weights.size)
     sums = np.concatenate([[0.0], np.cumsum(sorted_values)])
     low, high = places[:-1], np.maximum(places[1:], places[:-1] + 1)
+    high[-1:] = places[-1] + 1
     return (sums[high] - sums[low]) / (high - low)
 
 

@@ -18,6 +18,7 @@ from .study import CURVES, read_curves
 
 _CELL = frozenset({"method", "sparsity", "seed"})  # what a table has rows and columns for
 _TASK = frozenset({"dataset", "model", "width"})  # what accuracies must share to be compared
+_Read = list[dict[str, Any]] | BadInput  # a file's records, or why they cannot be had
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Found:
 
     Attributes:
         runs: finished ones, by line, sparsity and seed; each settings and seed once.
-        unfinished: folders of runs that are not.
+        unfinished: folders of runs that are not, and that no record is of.
         copies: folder of a run -> that of the one in `runs` with its settings and seed; a file of
             records where the accuracies of the two are not equal.
         damaged: folder or file -> why it is left out.
@@ -116,7 +117,7 @@ def find(paths: Sequence[Path]) -> Found:
     """
     sources = [_sources(path) for path in paths]
     folders = dict.fromkeys(folder.resolve() for found, _ in sources for folder in found)
-    files = dict.fromkeys(file.resolve() for _, found in sources for file in found)
+    files = {file.resolve(): read for _, found in sources for file, read in found.items()}
     runs: dict[str, Run] = {}
     unfinished: list[Path] = []
     copies: dict[Path, Path] = {}
@@ -134,22 +135,24 @@ def find(paths: Sequence[Path]) -> Found:
     _add_recorded(runs, files, copies, damaged)
     if not runs:
         raise _nothing(paths, damaged)
+    unfinished = [folder for folder in unfinished if _begun_identity(folder) not in runs]
     named = _named(list(runs.values()))
     studies = _studies(paths, damaged)
     return Found(tuple(named), tuple(unfinished), copies, damaged, studies)
 
 
 def _add_recorded(
-    runs: dict[str, Run], files: Iterable[Path], copies: dict[Path, Path], damaged: dict[Path, str]
+    runs: dict[str, Run],
+    files: Mapping[Path, _Read],
+    copies: dict[Path, Path],
+    damaged: dict[Path, str],
 ) -> None:
     """Add the runs that files of records have and that have not been found before."""
-    for file in files:
-        try:
-            records = read_records(file)
-        except BadInput as error:
-            damaged[file] = str(error)
+    for file, read in files.items():
+        if isinstance(read, BadInput):
+            damaged[file] = str(read)
             continue
-        for record in records:
+        for record in read:
             run = Run(file, "", record | {"settings": _settings(record["settings"])}, (), None)
             first = runs.setdefault(_identity(run), run)
             if first.accuracy != run.accuracy:
@@ -201,18 +204,18 @@ def one_seed(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if chosen[run.line, run.sparsity] is run]
 
 
-def _sources(path: Path) -> tuple[list[Path], list[Path]]:
+def _sources(path: Path) -> tuple[list[Path], dict[Path, _Read]]:
     """The run folders and the files of records that a path stands for."""
     if RunFolder(path).begun:
-        return [path], []
+        return [path], {}
     if path.is_file():
-        files = [path] if _has_records(path) else []
+        files = _records([path])
         if not files:
             raise BadInput(f"{path} is no record of a run, and no sweep saved it.")
         return [], files
     inside = sorted(path.iterdir()) if path.is_dir() else []
     folders = [p for p in inside if RunFolder(p).begun]
-    files = [p for p in inside if p.suffix == ".json" and _has_records(p)]
+    files = _records(p for p in inside if p.suffix == ".json")
     if not folders and not files:
         raise BadInput(
             f"{path} is no run folder and holds none, nor a record; give a run's folder, a "
@@ -221,12 +224,17 @@ def _sources(path: Path) -> tuple[list[Path], list[Path]]:
     return folders, files
 
 
-def _has_records(path: Path) -> bool:
-    """Whether a file has records, or should have and is damaged."""
-    try:
-        return bool(read_records(path))
-    except BadInput:
-        return True
+def _records(files: Iterable[Path]) -> dict[Path, _Read]:
+    """What those of the files hold that have records, or should have."""
+    found: dict[Path, _Read] = {}
+    for file in files:
+        try:
+            read: _Read = read_records(file)
+        except BadInput as error:
+            read = error
+        if read:
+            found[file] = read
+    return found
 
 
 def _nothing(paths: Sequence[Path], damaged: Mapping[Path, str]) -> BadInput:
@@ -272,7 +280,19 @@ def _settings(recorded: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _identity(run: Run) -> str:
     """Equal of runs with the same settings and seed, wherever and how fast they ran."""
-    return json.dumps(run.record["settings"], sort_keys=True)
+    return _as_key(run.record["settings"])
+
+
+def _begun_identity(folder: Path) -> str | None:
+    """The identity of a run by its settings alone; None where these cannot be read."""
+    try:
+        return _as_key(identity(RunFolder(folder).load_config()))
+    except BadInput:
+        return None
+
+
+def _as_key(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)
 
 
 def _named(runs: Sequence[Run]) -> list[Run]:

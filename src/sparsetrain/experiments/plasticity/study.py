@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from ... import methods
 from ...data.catalog import AnyDataset
 from ...optimizers import initial_state, same_shaped_state
-from ...sparsifier import Sparsifier
 from ...training.checkpoint import of_epoch
 from ...training.config import TrainConfig
 from ...training.loop import evaluate, train_epoch
+from ...training.plans.single import attach
 from ...training.schedule import rate, warmed
 from ...training.session import Session, build_session
 from ...training.state import RunState
@@ -80,14 +80,20 @@ class Study:
         found["before"] = _accuracy(session, check)
         seed = self.config.run.seed
         masks, grown = masks_for(
-            variant, session.model, _gradients(session, variant.epoch), share=self.share, seed=seed
+            variant,
+            session.model,
+            _gradients(session, variant.epoch),
+            share=self.share,
+            seed=seed,
+            include=self.config.sparse.include or None,
+            exclude=self.config.sparse.exclude,
         )
         _forget_(session, grown)
         kept = sum(int(mask.sum()) for mask in masks.values())
         total = sum(mask.numel() for mask in masks.values())
         found["sparsity"] = 1 - kept / total
         method = methods.static(sparsity=variant.fraction, masks=masks)
-        Sparsifier(session.model, session.optimizer, method, seed=seed)
+        attach(self.config, session.model, session.optimizer, method)
         found["pruned"] = _accuracy(session, check)
         found["lr"] = self._scheduled(session)(variant.epoch - 1, len(session.train) - 1)
         return session, found["lr"]

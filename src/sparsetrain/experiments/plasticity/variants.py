@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ... import masks as mask_algebra
 from ...patterns import masks_of, places_of, scores_of
 from ...prune import prune
+from ...selection import Patterns
 from ...types import Masks
 
 Structure = Literal["global", "layer", "channel"]
@@ -74,6 +75,8 @@ def masks_for(
     *,
     share: float,
     seed: int,
+    include: Patterns = None,
+    exclude: Patterns = None,
 ) -> Pruned:
     """Prune a model in place, and regrow.
 
@@ -81,11 +84,15 @@ def masks_for(
         gradients: weight name -> dense gradient, for regrow=gradient.
         share: of each layer's weights (or filters) left, exchanged for pruned ones.
         seed: of random regrowth.
+        include: the weights to prune, as for `prune`.
+        exclude: those that stay dense.
     Source: Liu et al. 2021, arXiv 2106.10404, section 3.
     """
     pattern = "channel" if variant.structure == "channel" else "unstructured"
     scope = "layer" if variant.structure == "layer" else "global"
-    masks = prune(model, variant.fraction, scope=scope, pattern=pattern)
+    masks = prune(
+        model, variant.fraction, scope=scope, pattern=pattern, include=include, exclude=exclude
+    )
     if variant.regrow == "none":
         return Pruned(masks, {})
     weights = {name: p.detach() for name, p in model.named_parameters() if name in masks}
