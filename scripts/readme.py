@@ -158,6 +158,7 @@ def blocks_of_pages() -> dict[Path, dict[str, Callable[[], str]]]:
         ROOT / "docs" / "results.md": {
             "sweep:equal-budget-a": partial(sweep_tables.block, RECORDS / "equal-budget-a.json"),
             "sweep:equal-budget-b": partial(sweep_tables.block, RECORDS / "equal-budget-b.json"),
+            "sweep:equal-budget-c": partial(sweep_tables.block, RECORDS / "equal-budget-c.json"),
             "sweep:methods-digits": partial(sweep_tables.block, RECORDS / "methods-digits.json"),
             "sweep:revival-digits": partial(sweep_tables.block, RECORDS / "revival-digits.json"),
             "table:vision-transformer": record_tables.vision_transformer,

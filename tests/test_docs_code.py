@@ -108,6 +108,7 @@ LONG = {
     ],
     "sparsetrain sweep recipes/equal-budget/stage-a.yaml": [],  # test_equal_budget.py
     "sparsetrain sweep recipes/equal-budget/stage-b.yaml": [],  # it, too
+    "sparsetrain sweep recipes/equal-budget/stage-c.yaml": [],
     "sparsetrain sweep recipes/revival-digits.yaml": [
         "sparsetrain sweep recipes/revival-digits.yaml --dry-run"
     ],

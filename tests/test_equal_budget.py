@@ -23,18 +23,18 @@ def _quick(monkeypatch, tmp_path):
     make_runs_quick(monkeypatch, tmp_path)
 
 
-def _runs(stage: str):
-    recipe = load(FOLDER / f"stage-{stage}.yaml")
+def _runs(name: str):
+    recipe = load(FOLDER / f"{name}.yaml")
     if recipe.best is not None:  # as if stage A had chosen these
         chosen = ("gmp", "granet", "rigl", "imp", "snip")
         recipe = replace(recipe, grids=tuple({"method": chosen, **g} for g in recipe.grids))
     return expand(recipe)
 
 
-@pytest.mark.parametrize("stage", ["a", "b", "c"])
-def test_every_run_of_a_stage_has_the_same_budget(stage):
+@pytest.mark.parametrize("name", ["stage-a", "stage-b", "stage-c", "revival"])
+def test_every_run_of_a_stage_has_the_same_budget(name):
     # Data, optimizer and epochs; of ART and IMP, 20 epochs are all phases together.
-    runs = _runs(stage)
+    runs = _runs(name)
     assert {run.config.optim for run in runs} == {runs[0].config.optim}
     assert {run.config.data for run in runs} == {runs[0].config.data}
     assert {run.config.model for run in runs} == {runs[0].config.model}
@@ -45,14 +45,21 @@ def test_every_run_of_a_stage_has_the_same_budget(stage):
 
 
 def test_stage_a_has_every_method_once_at_each_sparsity():
-    about = [(r.about["method"], r.about["sparsity"]) for r in _runs("a")]
+    about = [(r.about["method"], r.about["sparsity"]) for r in _runs("stage-a")]
     assert len(about) == len(set(about)) == 1 + 2 * (len(methods.names()) - 1)
     assert {method for method, _ in about} == set(methods.names())
 
 
 def test_stage_b_has_three_seeds_of_five_and_of_art_s_three():
-    runs = _runs("b")
+    runs = _runs("stage-b")
     assert len(runs) == 3 * (5 * 2 + 3 * 2 + 1)
+
+
+def test_revival_is_tried_on_runs_that_are_stage_c_s_but_for_it():
+    of_c, runs = {run.key for run in _runs("stage-c")}, _runs("revival")
+    assert {run.key in of_c for run in runs if run.config.options.revive} == {True}
+    assert {run.key in of_c for run in runs if not run.config.options.revive} == {False}
+    assert len(runs) == 2 * sum(run.config.options.revive for run in runs)
 
 
 def _swept() -> Path:

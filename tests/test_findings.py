@@ -20,8 +20,8 @@ TEXT = " ".join((ROOT / "docs" / "results.md").read_text().split())
 class Stage:
     """A stage of the comparison: what the page's tables of it are made from."""
 
-    def __init__(self, letter: str) -> None:
-        file = saved.loads((RECORDS / f"equal-budget-{letter}.json").read_text())
+    def __init__(self, name: str) -> None:
+        file = saved.loads((RECORDS / f"equal-budget-{name}.json").read_text())
         self.rows = file.rows
         self.accuracy = self.table(file.axes, lambda row: 100 * row["test_accuracy"])
         self.cost = self.table(file.axes, share)
@@ -56,7 +56,7 @@ def share(row: Mapping[str, Any]) -> float:
     return (flops["train_sparse"] + flops["train_growth"]) / flops["train_dense"]
 
 
-A, B = Stage("a"), Stage("b")
+A, B, C = Stage("a"), Stage("b"), Stage("c")
 ART = [row for row in B.rows if row["method"] == "art"]
 
 BEGIN_SPARSE = ("static", "set", "snfs", "rigl", "itop", "smart_ratio", "snip", "grasp", "synflow")
@@ -67,6 +67,17 @@ BY_ART = (HYPERSPARSE, L1, L2)
 def b(name: str, sparsity: float) -> float:
     """Mean of stage B, in percent."""
     return B.accuracy[name][sparsity].mean
+
+
+def c(name: str, sparsity: float) -> float:
+    """Of stage C, in percent."""
+    return C.accuracy[name][sparsity].mean
+
+
+def seconds(name: str, sparsity: float) -> float:
+    """CPU seconds of stage C's run."""
+    (row,) = [r for r in C.rows if (r["method"], r["sparsity"]["target"]) == (name, sparsity)]
+    return row["seconds"]["processor"]
 
 
 def spread(name: str, sparsity: float) -> float:
@@ -136,6 +147,45 @@ CLAIMS: dict[str, Callable[[], bool]] = {
         for name in set(A.names) - {"granet", *BEGIN_SPARSE}
         for s in (0.9, 0.98)
     ),
+    "Under HyperSparse it stays three and five points below the dense network": lambda: (
+        2.5 < C.dense - c(HYPERSPARSE, 0.995) < 3.5 and 4.5 < C.dense - c(HYPERSPARSE, 0.998) < 5.5
+    ),
+    "with 1,354 and 542 of 270,608 weights left": lambda: (
+        {(r["kept_weights"], r["prunable_weights"]) for r in C.rows if r["method"] != "dense"}
+        == {(1354, 270_608), (542, 270_608)}
+    ),
+    "L1 is half a point and a point behind, L2 five and 15": lambda: (
+        0.35 < c(HYPERSPARSE, 0.995) - c(L1, 0.995) < 0.65
+        and 0.8 < c(HYPERSPARSE, 0.998) - c(L1, 0.998) < 1.2
+        and 4.5 < c(HYPERSPARSE, 0.995) - c(L2, 0.995) < 5.5
+        and 15 < c(HYPERSPARSE, 0.998) - c(L2, 0.998) < 16
+    ),
+    "The next are GMP at 99.5 %, three points behind, and SynFlow at 99.8 %, six points behind": (
+        lambda: (
+            [next(n for n in C.order(s) if n not in BY_ART) for s in (0.995, 0.998)]
+            == ["gmp", "synflow"]
+            and 2.5 < c(HYPERSPARSE, 0.995) - c("gmp", 0.995) < 3.5
+            and 5.5 < c(HYPERSPARSE, 0.998) - c("synflow", 0.998) < 6.5
+        )
+    ),
+    "last at 99.5 %, eleven points behind ART, and last at 99.8 % with 54 %": lambda: (
+        {C.order(s)[-1] for s in (0.995, 0.998)} == {"granet"}
+        and 10.5 < c(HYPERSPARSE, 0.995) - c("granet", 0.995) < 11.5
+        and round(c("granet", 0.998)) == 54
+    ),
+    "GMP, too, loses 20 points to ART at 99.8 %": lambda: (
+        19.5 < c(HYPERSPARSE, 0.998) - c("gmp", 0.998) < 20.5
+    ),
+    "SynFlow and ITOP take 50 to 53 % of the dense network's CPU seconds": lambda: all(
+        0.495 < seconds(name, s) / seconds("dense", 0) < 0.535
+        for name in ("synflow", "itop")
+        for s in (0.995, 0.998)
+    ),
+    "ART saves a sixth": lambda: all(
+        0.8 < row["seconds"]["processor"] / seconds("dense", 0) < 0.87
+        for row in C.rows
+        if row["method"] == "art" and row["settings"]["regularizer"] == "hypersparse"
+    ),
     "SET and SynFlow's mask keep within three points of ART at 98 %, RigL within four": lambda: (
         min(B.at(0.98, "set", "synflow")) > b(HYPERSPARSE, 0.98) - 3 > b("rigl", 0.98)
         and b("rigl", 0.98) > b(HYPERSPARSE, 0.98) - 4
@@ -165,5 +215,5 @@ def test_the_sweeps_files_hold_the_committed_records() -> None:
     for path in folder.glob("*.json"):
         record = json.loads(path.read_text())
         one_by_one[path.stem.rsplit("-", 1)[1]] = record["test_accuracy"]
-    for row in (*A.rows, *B.rows):
+    for row in (*A.rows, *B.rows, *C.rows):
         assert one_by_one[row["key"]] == row["test_accuracy"]
