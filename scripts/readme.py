@@ -161,6 +161,9 @@ def blocks_of_pages() -> dict[Path, dict[str, Callable[[], str]]]:
             "sweep:equal-budget-c": partial(sweep_tables.block, RECORDS / "equal-budget-c.json"),
             "sweep:methods-digits": partial(sweep_tables.block, RECORDS / "methods-digits.json"),
             "sweep:revival-digits": partial(sweep_tables.block, RECORDS / "revival-digits.json"),
+            "sweep:equal-budget-revival": partial(
+                sweep_tables.block, RECORDS / "equal-budget-revival.json"
+            ),
             "table:vision-transformer": record_tables.vision_transformer,
         },
     } | {

@@ -109,6 +109,7 @@ LONG = {
     "sparsetrain sweep recipes/equal-budget/stage-a.yaml": [],  # test_equal_budget.py
     "sparsetrain sweep recipes/equal-budget/stage-b.yaml": [],  # it, too
     "sparsetrain sweep recipes/equal-budget/stage-c.yaml": [],
+    "sparsetrain sweep recipes/equal-budget/revival.yaml": [],
     "sparsetrain sweep recipes/revival-digits.yaml": [
         "sparsetrain sweep recipes/revival-digits.yaml --dry-run"
     ],

@@ -57,6 +57,7 @@ def share(row: Mapping[str, Any]) -> float:
 
 
 A, B, C = Stage("a"), Stage("b"), Stage("c")
+REVIVAL = Stage("revival")
 ART = [row for row in B.rows if row["method"] == "art"]
 
 BEGIN_SPARSE = ("static", "set", "snfs", "rigl", "itop", "smart_ratio", "snip", "grasp", "synflow")
@@ -78,6 +79,11 @@ def seconds(name: str, sparsity: float) -> float:
     """CPU seconds of stage C's run."""
     (row,) = [r for r in C.rows if (r["method"], r["sparsity"]["target"]) == (name, sparsity)]
     return row["seconds"]["processor"]
+
+
+def gain(method: str) -> list[float]:
+    """Accuracy at 99.5 % zeros with revival of dead units, and without."""
+    return [REVIVAL.accuracy[f"{method} revive={on}"][0.995].mean for on in (True, False)]
 
 
 def pruned(regularizer: str) -> list[int]:
@@ -162,6 +168,17 @@ CLAIMS: dict[str, Callable[[], bool]] = {
         {(r["kept_weights"], r["prunable_weights"]) for r in C.rows if r["method"] != "dense"}
         == {(1354, 270_608), (542, 270_608)}
     ),
+    "at 99.5 % only ART is then ahead of it": lambda: (
+        max(C.at(0.995, *set(C.names) - {HYPERSPARSE, L1})) < gain("granet")[1]
+    ),
+    "GraNet gains nine to ten points, is ahead of GMP's 87.68 % and behind ART by little": lambda: (
+        9 < gain("granet")[1] - gain("granet")[0] < 10
+        and round(c("gmp", 0.995), 2) == 87.68
+        and 1 < c(HYPERSPARSE, 0.995) - gain("granet")[1] < 1.5
+    ),
+    "ITOP gains four points, and stays behind the mask of SynFlow": lambda: (
+        3.5 < gain("itop")[1] - gain("itop")[0] < 4.5 and gain("itop")[1] < c("synflow", 0.995)
+    ),
     "L1 is half a point and a point behind, L2 five and 15": lambda: (
         0.35 < c(HYPERSPARSE, 0.995) - c(L1, 0.995) < 0.65
         and 0.8 < c(HYPERSPARSE, 0.998) - c(L1, 0.998) < 1.2
@@ -230,5 +247,5 @@ def test_the_sweeps_files_hold_the_committed_records() -> None:
     for path in folder.glob("*.json"):
         record = json.loads(path.read_text())
         one_by_one[path.stem.rsplit("-", 1)[1]] = record["test_accuracy"]
-    for row in (*A.rows, *B.rows, *C.rows):
+    for row in (*A.rows, *B.rows, *C.rows, *REVIVAL.rows):
         assert one_by_one[row["key"]] == row["test_accuracy"]
