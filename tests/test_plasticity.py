@@ -80,7 +80,7 @@ def test_regrowth_by_gradient_takes_the_largest_of_what_was_pruned():
 def test_structured_pruning_takes_whole_filters(regrow):
     model, gradients = _net()
     masks, _ = masks_for(Variant(1, 0.5, "channel", regrow), model, gradients, share=0.25, seed=0)
-    rows = masks["fc1.weight"].flatten(1)
+    rows = masks["0.weight"].flatten(1)
     assert torch.equal(rows.any(1), rows.all(1))
     assert not rows.all()
 
